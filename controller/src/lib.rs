@@ -1,0 +1,8 @@
+//! Partywall's controller: who may be where, and the overlay configs that follow from it.
+
+pub mod app;
+pub mod ctl;
+pub mod domain;
+pub mod http;
+pub mod pki;
+pub mod store;

@@ -1,0 +1,104 @@
+//! The admin API's bodies. An unknown field is refused: a typo must not widen access.
+//!
+//! What an admin writes is a `…Spec`; what the controller adds around it is a [`Versioned`].
+
+mod access;
+mod audit;
+mod policy;
+mod resources;
+
+use serde::{Deserialize, Serialize};
+
+pub use access::{
+    CredentialCreated, CredentialRequest, EnrolmentCodeCreated, EnrolmentCodeRequest, SessionView,
+    SignInRequest, Token, TokenCreated, TokenRequest, TokenRole,
+};
+pub use audit::{AuditRecord, AuditVerdict};
+pub use policy::{PolicyRule, PolicySpec, ServiceSpec, Target, Who};
+pub use resources::{
+    BuildingSpec, DeviceKind, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, SegmentSpec,
+    UserSpec,
+};
+
+/// Path of the OpenAPI document.
+pub const OPENAPI_PATH: &str = "/v1/openapi.json";
+
+/// Largest request body in bytes.
+pub const BODY_MAX_BYTES: usize = 10 << 20;
+
+/// A resource as stored: what was written, and the revision for `If-Match`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Versioned<T> {
+    /// Changes with every write; also sent as `ETag`.
+    pub revision: u64,
+    /// What was written.
+    pub spec: T,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Page<T> {
+    /// In the order of their names.
+    pub items: Vec<T>,
+    /// Pass as `?cursor=` for the next page; none on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Everything that an admin sets up, in one document: the body of `apply`, and what `export` writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Organisations. Only facilities may add one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub organisations: Vec<OrganisationSpec>,
+    /// Buildings. Only facilities may change them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buildings: Vec<BuildingSpec>,
+    /// Segments, each by its own organisation's admin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<SegmentSpec>,
+    /// Gateways, each by its segment's organisation's admin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<GatewaySpec>,
+    /// Devices: those of a building by facilities, those of a person by their organisation's admin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceSpec>,
+    /// Groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupSpec>,
+    /// Users, without their credentials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserSpec>,
+    /// Policies, one for each organisation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicySpec>,
+}
+
+/// What `apply` did, or with `?dry_run=true` would do. Everything is one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ApplyReport {
+    /// In the order of the manifest; what stays as it is does not appear.
+    pub changes: Vec<ResourceChange>,
+    /// The revision after it.
+    pub revision: u64,
+}
+
+/// One resource that `apply` creates or updates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResourceChange {
+    /// As a path: `segments/council`.
+    pub resource: String,
+    /// As stored before; none if it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub before: Option<serde_json::Value>,
+    /// As stored after.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub after: serde_json::Value,
+}
