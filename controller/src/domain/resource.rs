@@ -1,0 +1,93 @@
+//! What an admin can write, list and delete: one trait for the eight kinds.
+//!
+//! A kind's word in paths, store keys, findings and the audit trail is the same: [`Resource::KIND`].
+
+use std::fmt::{self, Debug, Display};
+
+use partywall_proto::admin::{
+    BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
+    UserSpec,
+};
+use partywall_proto::ids::{
+    BuildingId, DeviceId, GatewayId, GroupId, OrganisationId, SegmentId, UserId,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::catalogue::{Catalogue, Table};
+
+/// A kind of thing that an admin sets up. Implemented by the specs themselves.
+pub trait Resource:
+    Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// The kind in the plural: `segments`.
+    const KIND: &'static str;
+    /// What names one of them.
+    type Key: Debug + Clone + Ord + Display + Send + Sync + 'static;
+
+    /// The name of this one.
+    fn key(&self) -> Self::Key;
+    /// Where a catalogue keeps this kind.
+    fn table(catalogue: &Catalogue) -> &Table<Self>;
+    /// As [`Resource::table`], to change it.
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self>;
+
+    /// This one as a path: `segments/council`.
+    fn path(&self) -> String {
+        path_of::<Self>(&self.key())
+    }
+}
+
+/// The path of `key` among its kind: `groups/council/staff`.
+pub fn path_of<K: Resource>(key: &K::Key) -> String {
+    format!("{}/{key}", K::KIND)
+}
+
+/// Names a group: its name is unique within its organisation only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    /// Whose group.
+    pub organisation: OrganisationId,
+    /// Which one.
+    pub name: GroupId,
+}
+
+impl Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.organisation, self.name)
+    }
+}
+
+macro_rules! resources {
+    ($($spec:ident = $kind:literal, $table:ident, $key:ty, |$this:ident| $name:expr;)*) => {$(
+        impl Resource for $spec {
+            const KIND: &'static str = $kind;
+            type Key = $key;
+
+            fn key(&self) -> $key {
+                let $this = self;
+                $name
+            }
+
+            fn table(catalogue: &Catalogue) -> &Table<Self> {
+                &catalogue.$table
+            }
+
+            fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self> {
+                &mut catalogue.$table
+            }
+        }
+    )*};
+}
+
+resources! {
+    OrganisationSpec = "organisations", organisations, OrganisationId, |it| it.name.clone();
+    BuildingSpec = "buildings", buildings, BuildingId, |it| it.name.clone();
+    SegmentSpec = "segments", segments, SegmentId, |it| it.name.clone();
+    GatewaySpec = "gateways", gateways, GatewayId, |it| it.name.clone();
+    DeviceSpec = "devices", devices, DeviceId, |it| it.name.clone();
+    GroupSpec = "groups", groups, GroupKey,
+        |it| GroupKey { organisation: it.organisation.clone(), name: it.name.clone() };
+    UserSpec = "users", users, UserId, |it| it.name.clone();
+    PolicySpec = "policies", policies, SegmentId, |it| it.segment.clone();
+}
