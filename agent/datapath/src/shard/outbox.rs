@@ -1,0 +1,232 @@
+//! What a shard has to say: datagrams for the UDP socket and packets for the TUN, each in one
+//! contiguous buffer that is allocated once.
+//!
+//! Equal-sized datagrams to one destination lie next to each other without a gap, so that a
+//! [`Run`] can go to the kernel in one call with `UDP_SEGMENT`. Keep it so: nothing is ever put
+//! between two items of the arena.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+/// The largest item: a full IPv4 packet, its padding, and WireGuard's header and tag.
+const ITEM_MAX_BYTES: usize = 65_535 + 16 + 32;
+/// Items of one kind. A batch of reads is smaller; what one call can add on top is bounded by
+/// [`ITEM_MARGIN`].
+const ITEMS: usize = 1024;
+/// Room that `is_full` keeps: one call may say this much (a peer's waiting packets).
+const ITEM_MARGIN: usize = 64;
+/// Bytes of one kind: fits a core's second-level cache, and holds a full batch of 64 at MTU 1500.
+const ARENA_BYTES: usize = 256 << 10;
+/// Segments that Linux takes in one `UDP_SEGMENT` call (`UDP_MAX_SEGMENTS` before 6.9).
+const RUN_MAX_SEGMENTS: usize = 64;
+/// Payload that one `UDP_SEGMENT` call may carry: what fits an IPv4 datagram.
+const RUN_MAX_BYTES: usize = 65_507;
+
+/// A datagram for the UDP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// What.
+    pub bytes: &'a [u8],
+}
+
+/// Adjacent datagrams to one destination, each of `segment_bytes` but the last, which may be shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Size of each datagram but the last.
+    pub segment_bytes: usize,
+    /// All of them, one after the other.
+    pub bytes: &'a [u8],
+}
+
+/// Datagrams and packets on their way out of a shard. Reused: [`clear`](Self::clear) after each flush.
+#[derive(Debug)]
+pub struct Outbox {
+    datagrams: Arena<SocketAddr>,
+    packets: Arena<()>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outbox {
+    /// An empty outbox, with all the memory that it will ever have.
+    pub fn new() -> Self {
+        Self { datagrams: Arena::new(), packets: Arena::new() }
+    }
+
+    /// Whether the next call to the shard might not find room: flush and clear first.
+    pub fn is_full(&self) -> bool {
+        self.datagrams.is_full() || self.packets.is_full()
+    }
+
+    /// Whether there is nothing to flush.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.items.is_empty() && self.packets.items.is_empty()
+    }
+
+    /// Forgets what was flushed.
+    pub fn clear(&mut self) {
+        self.datagrams.clear();
+        self.packets.clear();
+    }
+
+    /// The datagrams for the UDP socket, in order.
+    pub fn datagrams(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
+        self.datagrams.items.iter().map(|(destination, range)| Datagram {
+            destination: *destination,
+            bytes: &self.datagrams.bytes[range.clone()],
+        })
+    }
+
+    /// The same datagrams as [`datagrams`](Self::datagrams), gathered into runs.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let mut rest = self.datagrams.items.as_slice();
+        std::iter::from_fn(move || {
+            let (run, after) = next_run(rest)?;
+            rest = after;
+            let (destination, first) = run.first()?;
+            let (_, last) = run.last()?;
+            let bytes = &self.datagrams.bytes[first.start..last.end];
+            Some(Run { destination: *destination, segment_bytes: first.len(), bytes })
+        })
+    }
+
+    /// The packets for the TUN, in order.
+    pub fn packets(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.packets.items.iter().map(|((), range)| &self.packets.bytes[range.clone()])
+    }
+
+    /// Room for a datagram of up to `bytes`; see [`send`](Self::send).
+    pub(crate) fn datagram_room(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        self.datagrams.room(bytes)
+    }
+
+    /// Keeps the first `bytes` of what was just written into the room for a datagram.
+    pub(crate) fn send(&mut self, destination: SocketAddr, bytes: usize) {
+        self.datagrams.keep(destination, bytes);
+    }
+
+    /// Room for a packet of up to `bytes`; see [`deliver`](Self::deliver).
+    pub(crate) fn packet_room(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        self.packets.room(bytes)
+    }
+
+    /// Keeps the first `bytes` of what was just written into the room for a packet.
+    pub(crate) fn deliver(&mut self, bytes: usize) {
+        self.packets.keep((), bytes);
+    }
+}
+
+type Items = [(SocketAddr, Range<usize>)];
+
+/// Splits the first run off `items`; none if there are no items.
+fn next_run(items: &Items) -> Option<(&Items, &Items)> {
+    let (destination, first) = items.first()?;
+    let mut total = first.len();
+    let mut count = 1;
+    for (other, range) in &items[1..] {
+        total += range.len();
+        let fits = other == destination
+            && range.len() <= first.len()
+            && count < RUN_MAX_SEGMENTS
+            && total <= RUN_MAX_BYTES;
+        if !fits {
+            break;
+        }
+        count += 1;
+        // Only the last one may be shorter.
+        if range.len() < first.len() {
+            break;
+        }
+    }
+    Some(items.split_at(count))
+}
+
+#[derive(Debug)]
+struct Arena<T> {
+    bytes: Box<[u8]>,
+    used: usize,
+    items: Vec<(T, Range<usize>)>,
+}
+
+impl<T> Arena<T> {
+    fn new() -> Self {
+        let bytes = vec![0; ARENA_BYTES].into_boxed_slice();
+        Self { bytes, used: 0, items: Vec::with_capacity(ITEMS) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() - self.used < ITEM_MAX_BYTES || self.items.len() + ITEM_MARGIN > ITEMS
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.items.clear();
+    }
+
+    fn room(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        if self.items.len() == ITEMS {
+            return None;
+        }
+        self.bytes.get_mut(self.used..self.used + bytes)
+    }
+
+    fn keep(&mut self, what: T, bytes: usize) {
+        let end = self.used + bytes;
+        debug_assert!(end <= self.bytes.len() && self.items.len() < ITEMS);
+        self.items.push((what, self.used..end));
+        self.used = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(outbox: &mut Outbox, port: u16, bytes: usize) -> bool {
+        if outbox.datagram_room(bytes).is_none() {
+            return false;
+        }
+        outbox.send(([192, 0, 2, 1], port).into(), bytes);
+        true
+    }
+
+    #[test]
+    fn equal_datagrams_to_one_destination_form_a_run_that_ends_with_a_shorter_one() {
+        let mut outbox = Outbox::new();
+        for (port, bytes) in [(1, 100), (1, 100), (1, 40), (1, 100), (2, 100), (2, 120)] {
+            assert!(put(&mut outbox, port, bytes));
+        }
+        let runs: Vec<_> =
+            outbox.runs().map(|r| (r.destination.port(), r.segment_bytes, r.bytes.len())).collect();
+        assert_eq!(runs, [(1, 100, 240), (1, 100, 100), (2, 100, 100), (2, 120, 120)]);
+        assert_eq!(outbox.datagrams().len(), 6);
+    }
+
+    #[test]
+    fn a_run_stays_within_what_one_call_may_carry() {
+        let mut outbox = Outbox::new();
+        (0..150).for_each(|_| assert!(put(&mut outbox, 1, 1400)));
+        assert!(outbox.runs().all(|run| run.bytes.len() <= RUN_MAX_BYTES));
+        assert_eq!(outbox.runs().map(|run| run.bytes.len()).sum::<usize>(), 150 * 1400);
+    }
+
+    #[test]
+    fn an_outbox_is_full_before_it_overflows_and_empty_after_clear() {
+        let mut outbox = Outbox::new();
+        while !outbox.is_full() {
+            assert!(put(&mut outbox, 1, 1452));
+        }
+        assert!(outbox.datagram_room(ITEM_MAX_BYTES).is_none());
+        (0..32).for_each(|_| assert!(put(&mut outbox, 1, 1452)));
+        outbox.clear();
+        assert!(outbox.is_empty() && !outbox.is_full());
+    }
+}

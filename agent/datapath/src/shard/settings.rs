@@ -1,0 +1,89 @@
+//! What a shard is told once, when it is made.
+
+use std::fmt;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Which end of the tunnel this agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A staff machine: one segment at a time, and it calls its gateways.
+    Device,
+    /// A gateway: many devices, which call it.
+    Gateway,
+}
+
+/// This agent's WireGuard private key. Prints as `PrivateKey(redacted)`; wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PrivateKey([u8; 32]);
+
+impl PrivateKey {
+    /// The secret bytes, for the tunnel that uses them.
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for PrivateKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(redacted)")
+    }
+}
+
+/// Bounds on what a shard remembers. Everything that grows with traffic is bounded by one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows at a time.
+    pub flows: usize,
+    /// Flows at a time of one peer, so that one device cannot use up a gateway.
+    pub flows_per_peer: usize,
+    /// Fragmented packets under way at a time.
+    pub fragments: usize,
+    /// Packets of one peer that wait for its handshake.
+    pub waiting_packets: usize,
+    /// Handshake messages a second before senders are asked to prove their address (a cookie).
+    pub handshakes_per_s: u64,
+}
+
+impl Limits {
+    /// Sensible bounds for an agent in this role.
+    pub fn for_role(role: Role) -> Self {
+        let (flows, flows_per_peer) = match role {
+            Role::Device => (1 << 14, 1 << 14),
+            // Ten thousand desks with two dozen open flows each.
+            Role::Gateway => (1 << 18, 1 << 13),
+        };
+        Self { flows, flows_per_peer, fragments: 1024, waiting_packets: 32, handshakes_per_s: 200 }
+    }
+}
+
+/// What a shard is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This shard's number, from 0.
+    pub shard: u16,
+    /// How many shards there are.
+    pub shards: u16,
+    /// Which end of the tunnel.
+    pub role: Role,
+    /// The agent's WireGuard private key.
+    pub private_key: PrivateKey,
+    /// Bounds on memory and effort.
+    pub limits: Limits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_never_prints() {
+        assert_eq!(format!("{:?}", PrivateKey::from([7; 32])), "PrivateKey(redacted)");
+    }
+}
