@@ -1,0 +1,271 @@
+//! The UDP socket that carries WireGuard: one dual-stack socket, read and written in batches.
+//!
+//! The socket's mark is what keeps its datagrams out of the tunnel and lets them pass the leak guard. Senders
+//! and destinations are plain IPv4 or IPv6 addresses on this side; mapped ones stay between here and the kernel.
+
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use partywall_datapath::shard::Run;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::dataplane::loss::{Loss, Losses};
+
+/// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the kernel counts
+/// its own overhead too.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// The largest UDP payload, and so the largest that GRO gathers into one read.
+const DATAGRAM_MAX_BYTES: usize = 65_535;
+
+/// The socket.
+pub(super) struct UdpPort {
+    socket: Socket,
+    state: UdpSocketState,
+    ipv6: bool,
+    local_port: u16,
+}
+
+/// The memory that a socket is read into, allocated once. Apart from the socket, so that what a batch leads to
+/// can be sent while the batch is still being read.
+pub(super) struct Inlet {
+    buffers: Box<[u8]>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl Inlet {
+    pub(super) fn new() -> Self {
+        Self {
+            buffers: vec![0; BATCH_SIZE * DATAGRAM_MAX_BYTES].into_boxed_slice(),
+            metas: [RecvMeta::default(); BATCH_SIZE],
+        }
+    }
+}
+
+impl UdpPort {
+    /// Binds to `port`, or to one that the kernel chooses, on every address of the machine.
+    ///
+    /// # Errors
+    /// What the kernel answers: `EADDRINUSE` for a taken port, `EPERM` without `CAP_NET_ADMIN` (the mark).
+    pub(super) fn bind(port: Option<u16>, fwmark: u32) -> io::Result<Self> {
+        let port = port.unwrap_or(0);
+        // A machine without IPv6 has no such sockets, or has no address to bind them to.
+        let (socket, ipv6) = match bind_ipv6(port, fwmark) {
+            Ok(socket) => (socket, true),
+            Err(refused) if lacks_ipv6(&refused) => (bind_ipv4(port, fwmark)?, false),
+            Err(refused) => return Err(refused),
+        };
+        let state = UdpSocketState::new((&socket).into())?;
+        // Only CAP_NET_ADMIN may go over net.core.{r,w}mem_max; less is slower, not wrong.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
+            .is_err()
+        {
+            socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+        }
+        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        let bound = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+        Ok(Self { socket, state, ipv6, local_port: bound.port() })
+    }
+
+    /// The port that the socket is bound to.
+    pub(super) fn local_port(&self) -> u16 {
+        self.local_port
+    }
+
+    /// Reads one batch. `WouldBlock` when there is none.
+    pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet) -> io::Result<Batch<'a>> {
+        let mut chunks = inlet.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let count = self.state.recv((&self.socket).into(), &mut slices, &mut inlet.metas)?;
+        Ok(Batch { buffers: &inlet.buffers, metas: &inlet.metas[..count] })
+    }
+
+    /// Sends a run, in one call where the kernel segments. What it would not take is counted.
+    pub(super) fn send(&self, run: &Run<'_>, losses: &mut Losses) {
+        let destination = self.as_sent(run.destination);
+        let call_bytes = run.segment_bytes * self.state.max_gso_segments().max(1);
+        for contents in run.bytes.chunks(call_bytes) {
+            let Err(refused) = self.send_one(destination, contents, run.segment_bytes) else {
+                continue;
+            };
+            let segments = contents.len().div_ceil(run.segment_bytes) as u64;
+            match refused.kind() {
+                ErrorKind::WouldBlock => losses.add(Loss::UdpFull, segments),
+                // Interfaces without checksum offload refuse segmentation, not the datagrams.
+                _ if segments > 1 => {
+                    self.send_singly(destination, contents, run.segment_bytes, losses)
+                }
+                _ => losses.add(Loss::UdpRefused, 1),
+            }
+        }
+    }
+
+    fn send_singly(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment_bytes: usize,
+        losses: &mut Losses,
+    ) {
+        for datagram in contents.chunks(segment_bytes) {
+            match self.send_one(to, datagram, datagram.len()) {
+                Ok(()) => {}
+                Err(refused) if refused.kind() == ErrorKind::WouldBlock => {
+                    losses.add(Loss::UdpFull, 1)
+                }
+                Err(_) => losses.add(Loss::UdpRefused, 1),
+            }
+        }
+    }
+
+    fn send_one(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment_bytes: usize,
+    ) -> io::Result<()> {
+        let segment_size = (contents.len() > segment_bytes).then_some(segment_bytes);
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+
+    /// An IPv6 socket reaches IPv4 by mapped addresses (RFC 4291 §2.5.5.2).
+    fn as_sent(&self, destination: SocketAddr) -> SocketAddr {
+        match destination {
+            SocketAddr::V4(v4) if self.ipv6 => {
+                SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+            }
+            SocketAddr::V4(_) | SocketAddr::V6(_) => destination,
+        }
+    }
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Datagrams that one read brought.
+pub(super) struct Batch<'a> {
+    buffers: &'a [u8],
+    metas: &'a [RecvMeta],
+}
+
+impl<'a> Batch<'a> {
+    /// Each datagram with its sender, in the order of arrival from each sender.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &'a [u8])> + '_ {
+        let buffers = self.buffers.chunks_exact(DATAGRAM_MAX_BYTES);
+        self.metas.iter().zip(buffers).flat_map(|(meta, buffer)| {
+            let from = as_known(meta.addr);
+            // A stride of zero would be an empty datagram, which is still a datagram.
+            buffer[..meta.len].chunks(meta.stride.max(1)).map(move |datagram| (from, datagram))
+        })
+    }
+}
+
+fn as_known(from: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from.ip().to_canonical(), from.port())
+}
+
+fn bind_ipv6(port: u16, fwmark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    socket.set_only_v6(false)?;
+    bound(socket, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port, fwmark)
+}
+
+fn bind_ipv4(port: u16, fwmark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    bound(socket, IpAddr::V4(Ipv4Addr::UNSPECIFIED), port, fwmark)
+}
+
+fn bound(socket: Socket, address: IpAddr, port: u16, fwmark: u32) -> io::Result<Socket> {
+    socket.set_mark(fwmark)?;
+    socket.bind(&SocketAddr::new(address, port).into())?;
+    Ok(socket)
+}
+
+fn lacks_ipv6(refused: &io::Error) -> bool {
+    matches!(refused.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns;
+
+    fn run(to: SocketAddr, segment_bytes: usize, bytes: &[u8]) -> Run<'_> {
+        Run { destination: to, segment_bytes, bytes }
+    }
+
+    /// Every datagram that has arrived at `port`, in order. Loopback delivers before `send` returns.
+    fn arrived(port: &UdpPort) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut inlet = Inlet::new();
+        let mut all = Vec::new();
+        while let Ok(batch) = port.receive(&mut inlet) {
+            all.extend(batch.datagrams().map(|(from, datagram)| (from, datagram.to_vec())));
+        }
+        all
+    }
+
+    fn loopback_up() {
+        let done = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(done.expect("ip(8) from iproute2").success());
+    }
+
+    #[test]
+    fn a_run_arrives_as_the_datagrams_it_was_made_of_over_both_families() {
+        netns::in_private_network(|| {
+            loopback_up();
+            let to = UdpPort::bind(None, 0x5057).unwrap();
+            let from = UdpPort::bind(Some(51820), 0x5057).unwrap();
+            let bytes: Vec<u8> = (0..250_u32).map(|n| n as u8).collect();
+            for ip in ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()] {
+                let mut losses = Losses::default();
+                from.send(&run((ip, to.local_port()).into(), 100, &bytes), &mut losses);
+                let expected: Vec<_> =
+                    bytes.chunks(100).map(|d| (SocketAddr::new(ip, 51820), d.to_vec())).collect();
+                assert_eq!(arrived(&to), expected);
+                assert_eq!(losses, Losses::default());
+            }
+        });
+    }
+
+    #[test]
+    fn a_destination_without_a_route_is_counted_and_nothing_more() {
+        netns::in_private_network(|| {
+            let from = UdpPort::bind(None, 0x5057).unwrap();
+            let mut losses = Losses::default();
+            from.send(&run("192.0.2.1:9".parse().unwrap(), 4, b"datagrams"), &mut losses);
+            assert_eq!(losses.iter().find(|(_, count)| *count > 0), Some((Loss::UdpRefused, 3)));
+        });
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_is_served_over_ipv4() {
+        netns::in_private_network(|| {
+            loopback_up();
+            let to = UdpPort::bind(None, 0x5057).unwrap();
+            let socket = bind_ipv4(0, 0x5057).unwrap();
+            let state = UdpSocketState::new((&socket).into()).unwrap();
+            let from =
+                UdpPort { socket, state, ipv6: false, ..UdpPort::bind(None, 0x5057).unwrap() };
+            from.send(
+                &run(([127, 0, 0, 1], to.local_port()).into(), 5, b"hello"),
+                &mut Losses::default(),
+            );
+            assert_eq!(arrived(&to).len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_refused() {
+        netns::in_private_network(|| {
+            let first = UdpPort::bind(Some(51820), 0x5057).unwrap();
+            let refused = UdpPort::bind(Some(first.local_port()), 0x5057).err().unwrap();
+            assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+        });
+    }
+}

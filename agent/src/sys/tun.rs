@@ -1,0 +1,145 @@
+//! One queue of a TUN interface: a file descriptor that reads and writes whole IP packets.
+//!
+//! The interface is not persistent: it lives as long as its last queue. A killed agent therefore takes its
+//! addresses and routes with it, and only the leak guard outlives it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// `IFNAMSIZ` of `linux/if.h` less the closing zero.
+pub(crate) const NAME_MAX_BYTES: usize = 15;
+
+/// What a TUN file descriptor is asked for, beside `IFF_TUN` and `IFF_NO_PI` (`linux/if_tun.h`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Several queues on one interface (`IFF_MULTI_QUEUE`). Every queue must ask for the same.
+    pub(crate) multi_queue: bool,
+    /// Every packet is preceded by a `virtio_net_hdr` (`IFF_VNET_HDR`); what offloads need.
+    pub(crate) vnet_header: bool,
+}
+
+impl Features {
+    fn flags(self) -> libc::c_int {
+        let optional = |wanted, flag| if wanted { flag } else { 0 };
+        libc::IFF_TUN
+            | libc::IFF_NO_PI
+            | optional(self.multi_queue, libc::IFF_MULTI_QUEUE)
+            | optional(self.vnet_header, libc::IFF_VNET_HDR)
+    }
+}
+
+/// One queue of a TUN interface, non-blocking.
+#[derive(Debug)]
+pub(crate) struct TunQueue {
+    fd: OwnedFd,
+}
+
+impl TunQueue {
+    /// Attaches to the interface `name`, and makes it where it does not exist.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that no interface can have; else what the kernel answers: `EPERM` without
+    /// `CAP_NET_ADMIN`, `EBUSY` where another process holds the interface, `ENOENT` without `/dev/net/tun`.
+    pub(crate) fn open(name: &str, features: Features) -> io::Result<Self> {
+        let mut request = interface_request(name)?;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(features.flags())
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open("/dev/net/tun")?;
+        let fd = OwnedFd::from(file);
+        set_interface(&fd, &mut request)?;
+        Ok(Self { fd })
+    }
+
+    /// Reads one packet. `WouldBlock` when there is none.
+    pub(crate) fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.fd, packet)?)
+    }
+
+    /// Writes one packet. `WouldBlock` when the queue is full.
+    pub(crate) fn write(&self, packet: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(&self.fd, packet)?)
+    }
+}
+
+impl AsFd for TunQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    let valid = !name.is_empty()
+        && name.len() <= NAME_MAX_BYTES
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'%');
+    if !valid {
+        let message = format!(
+            "{name:?} is no interface name: use 1 to {NAME_MAX_BYTES} letters, digits or '-'"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(request)
+}
+
+#[expect(unsafe_code, reason = "no safe crate in the workspace offers TUNSETIFF")]
+fn set_interface(fd: &OwnedFd, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and outlives the call; the descriptor
+    // is open for as long as `fd` is borrowed.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, std::ptr::from_mut(request)) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns;
+
+    #[test]
+    fn a_name_that_no_interface_can_have_is_refused_before_the_kernel_is_asked() {
+        for bad in ["", "a/b", "tun%d", "a b", "0123456789abcdef"] {
+            let refused = TunQueue::open(bad, Features::default()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_interface_lives_as_long_as_its_queue_and_has_one_owner() {
+        netns::in_private_network(|| {
+            let exists = || {
+                std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("pw-test0")
+            };
+            let queue = TunQueue::open("pw-test0", Features::default()).unwrap();
+            assert!(exists());
+            let second = TunQueue::open("pw-test0", Features::default()).unwrap_err();
+            assert_eq!(second.raw_os_error(), Some(libc::EBUSY));
+            let mut packet = [0; 64];
+            assert_eq!(queue.read(&mut packet).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            drop(queue);
+            assert!(!exists());
+        });
+    }
+
+    #[test]
+    fn several_queues_and_headers_are_there_for_the_asking() {
+        netns::in_private_network(|| {
+            let features = Features { multi_queue: true, vnet_header: true };
+            let first = TunQueue::open("pw-test1", features).unwrap();
+            let second = TunQueue::open("pw-test1", features).unwrap();
+            assert_ne!(first.as_fd().as_raw_fd(), second.as_fd().as_raw_fd());
+        });
+    }
+}
