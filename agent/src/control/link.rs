@@ -1,0 +1,137 @@
+//! Keeps a stream to the controller up for ever, and carries messages both ways.
+//!
+//! A message that finds no stream is dropped, not queued: what counts is said again in the hello of
+//! the next connection (what is held), and a sign-in that nobody hears must fail at once.
+
+use std::net::SocketAddr;
+
+use partywall_proto::agent_api::{ClientMessage, Holding, ServerMessage};
+use partywall_proto::ids::AgentId;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::{Addresses, Backoff, Challenge, Stream, StreamError, Trust};
+use crate::daemon::describe;
+use crate::state::Keys;
+
+/// From the link to the daemon.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A stream is open and the hello is sent.
+    Connected {
+        /// The controller's clock as of now.
+        challenge: Challenge,
+        /// Where the controller was found.
+        addresses: Vec<SocketAddr>,
+    },
+    /// A message came.
+    Message(ServerMessage),
+    /// A message came that this version cannot read.
+    Unreadable(String),
+    /// The stream is over; the link tries again by itself.
+    Disconnected(String),
+}
+
+/// What the link needs to know.
+#[derive(Debug)]
+pub struct Link {
+    /// Who we are.
+    pub agent: AgentId,
+    /// The controller.
+    pub addresses: Addresses,
+    /// Its CA.
+    pub trust: Trust,
+    /// Mark of the socket.
+    pub mark: Option<u32>,
+    /// What is enforced, for the hello.
+    pub holding: watch::Receiver<Option<Holding>>,
+    /// Where to report.
+    pub events: mpsc::Sender<LinkEvent>,
+    /// What to send.
+    pub outgoing: mpsc::Receiver<ClientMessage>,
+}
+
+/// This agent's version, for the controller's list.
+pub(super) fn software() -> String {
+    format!("partywall-agent {}", env!("CARGO_PKG_VERSION"))
+}
+
+impl Link {
+    /// Runs until the daemon drops its ends of the channels.
+    pub async fn run(mut self, keys: &Keys) {
+        let mut backoff = Backoff::default();
+        let mut told = String::new();
+        loop {
+            let error = match self.once(keys, &mut backoff).await {
+                Ok(()) => return,
+                Err(error) => describe(&error),
+            };
+            // The same failure every few seconds for a night is worth one line.
+            match error == told {
+                true => debug!(%error, "still no controller"),
+                false => warn!(%error, "no connection to the controller; trying again"),
+            }
+            told.clone_from(&error);
+            if self.events.send(LinkEvent::Disconnected(error)).await.is_err() {
+                return;
+            }
+            let delay = backoff.next_delay(&mut rand::thread_rng());
+            let wait = tokio::time::sleep(delay);
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    () = &mut wait => break,
+                    message = self.outgoing.recv() => match message {
+                        Some(_) => debug!("a message found no stream and is dropped"),
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+
+    /// One connection. `Ok` means that the daemon is gone.
+    async fn once(&mut self, keys: &Keys, backoff: &mut Backoff) -> Result<(), StreamError> {
+        let (mut stream, challenge) =
+            Stream::open(&mut self.addresses, &self.trust, self.mark).await?;
+        let hello = ClientMessage::Hello {
+            agent: self.agent.clone(),
+            proof: keys.prove(&challenge.nonce),
+            holding: self.holding.borrow().clone(),
+            software: software(),
+        };
+        stream.send(&hello).await?;
+        info!(controller = self.addresses.name(), "connected to the controller");
+        let addresses = self.addresses.known().to_vec();
+        let connected = LinkEvent::Connected { challenge, addresses };
+        if self.events.send(connected).await.is_err() {
+            return Ok(());
+        }
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    let event = match message {
+                        Ok(message) => {
+                            // Only a controller that lets us in is a reason to hurry next time.
+                            if matches!(message, ServerMessage::Welcome { .. }) {
+                                *backoff = Backoff::default();
+                            }
+                            LinkEvent::Message(message)
+                        }
+                        Err(error @ StreamError::Unreadable(_)) => {
+                            LinkEvent::Unreadable(describe(&error))
+                        }
+                        Err(error) => return Err(error),
+                    };
+                    if self.events.send(event).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                message = self.outgoing.recv() => match message {
+                    Some(message) => stream.send(&message).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}
