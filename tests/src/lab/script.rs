@@ -1,0 +1,121 @@
+//! The shell script that builds a topology inside the holder's namespaces.
+//!
+//! Pure: a topology in, a script out. It runs once, in a network namespace that is known to be
+//! private, and every interface that it makes is a bridge or one end of a veth pair.
+
+use std::fmt::Write as _;
+
+use super::topology::{HostPlan, Topology};
+
+/// The bridge of a network. Interface names are at most 15 bytes, so long names are cut.
+pub(super) fn bridge(network: &str) -> String {
+    format!("br-{}", &network[..network.len().min(12)])
+}
+
+/// The script for `sh -eu`.
+pub(super) fn build(topology: &Topology) -> String {
+    let mut text = String::from("ip link set lo up\n");
+    for network in topology.networks.keys() {
+        let bridge = bridge(network);
+        // Snooping would keep neighbour discovery from a port until it has been learnt.
+        line(
+            &mut text,
+            &format!(
+                "ip link add name {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            ),
+        );
+        line(&mut text, &format!("sysctl -qw net.ipv6.conf.{bridge}.disable_ipv6=1"));
+        line(&mut text, &format!("ip link set {bridge} up"));
+    }
+    let mut port = 0;
+    for (name, host) in &topology.hosts {
+        text.push_str(&namespaces(name, host));
+        for (network, link) in &host.links {
+            port += 1;
+            let bridge = bridge(network);
+            let device = &link.name;
+            line(
+                &mut text,
+                &format!("ip link add name p{port} type veth peer name {device} netns {name}"),
+            );
+            line(&mut text, &format!("sysctl -qw net.ipv6.conf.p{port}.disable_ipv6=1"));
+            line(&mut text, &format!("ip link set p{port} master {bridge} up"));
+            line(&mut text, &format!("ip -n {name} link set {device} up"));
+            for address in &link.addresses {
+                let nodad = if address.is_ipv6() { " nodad" } else { "" };
+                line(&mut text, &format!("ip -n {name} address add {address} dev {device}{nodad}"));
+            }
+        }
+        for route in &host.routes {
+            let family = if route.via.is_ipv6() { "-6" } else { "-4" };
+            line(
+                &mut text,
+                &format!("ip -n {name} {family} route add {} via {}", route.to, route.via),
+            );
+        }
+    }
+    text
+}
+
+/// A host's own network, mount and UTS namespaces, kept alive by files in the lab's `/run`. `/etc` is
+/// a private copy, `/run` and `/var/lib` are empty: a host can change its files without anybody else
+/// seeing it. Duplicate address detection and router advertisements are off, for they only cost time.
+fn namespaces(name: &str, host: &HostPlan) -> String {
+    let nameservers: String =
+        host.nameservers.iter().map(|server| format!("nameserver {server}\\n")).collect();
+    let forwards = u8::from(host.forwards);
+    format!(
+        r#"
+ip netns add {name}
+touch /run/mntns/{name} /run/utsns/{name}
+nsenter --net=/run/netns/{name} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
+  net.ipv6.conf.all.accept_ra=0 net.ipv6.conf.default.accept_ra=0 \
+  net.ipv4.ip_forward={forwards} net.ipv6.conf.all.forwarding={forwards}
+ip -n {name} link set lo up
+nsenter --net=/run/netns/{name} unshare --mount=/run/mntns/{name} --uts=/run/utsns/{name} sh -eu <<'HOST'
+hostname {name}
+mount -t sysfs sysfs /sys
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/lab /run/lock /run/partywall /run/wireguard /run/etc/upper /run/etc/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work etc /etc 2>/dev/null || {{
+  cp -a /etc /run/etc/copy
+  mount --bind /run/etc/copy /etc
+}}
+rm -f /etc/resolv.conf
+printf '{nameservers}' >/etc/resolv.conf
+echo {name} >/etc/hostname
+printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n' >/etc/hosts
+mount -t tmpfs -o mode=755 state /var/lib
+mkdir -p -m 700 /var/lib/partywall
+HOST
+"#
+    )
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("writing to a String does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_a_bridge_or_a_veth_inside_the_lab() {
+        let script = build(&Topology::named("building").unwrap());
+        for line in script.lines().filter(|line| line.contains("link add")) {
+            assert!(line.contains("type bridge") || line.contains("type veth"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_same_topology_gives_the_same_script() {
+        let topology = Topology::named("building").unwrap();
+        assert_eq!(build(&topology), build(&topology.clone()));
+    }
+
+    #[test]
+    fn bridge_names_fit_the_kernel() {
+        assert!(bridge("a-network-with-a-long-name").len() <= 15);
+    }
+}
