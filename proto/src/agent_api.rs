@@ -205,3 +205,61 @@ impl IdentityProof {
             .map_err(|_| ProofError)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[7; 32])
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_own_challenge_and_key_only() {
+        let proof = IdentityProof::sign("nonce-1", &key());
+        assert_eq!(proof.verify("nonce-1"), Ok(()));
+        for nonce in ["nonce-2", "nonce-", "nonce-11", ""] {
+            assert_eq!(proof.verify(nonce), Err(ProofError), "accepted for {nonce:?}");
+        }
+        let other = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes().into();
+        let stolen = IdentityProof { identity_key: other, ..proof };
+        assert_eq!(stolen.verify("nonce-1"), Err(ProofError));
+    }
+
+    #[test]
+    fn a_signature_over_the_bare_nonce_is_no_proof() {
+        let signature = data_encoding::BASE64.encode(&key().sign(b"nonce-1").to_bytes());
+        let proof = IdentityProof { signature, ..IdentityProof::sign("nonce-1", &key()) };
+        assert_eq!(proof.verify("nonce-1"), Err(ProofError));
+    }
+
+    #[test]
+    fn a_damaged_proof_is_refused() {
+        let proof = IdentityProof::sign("nonce-1", &key());
+        for damaged in ["", "AAAA", "!", &proof.signature[1..]] {
+            let proof = IdentityProof { signature: damaged.to_owned(), ..proof.clone() };
+            assert_eq!(proof.verify("nonce-1"), Err(ProofError), "accepted {damaged:?}");
+        }
+    }
+
+    #[test]
+    fn no_message_prints_a_secret() {
+        let messages = [
+            r#"{"type":"enrol","token":"hunter2","software":"0.1.0","proof":{"identity_key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","signature":""},"wireguard_key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}"#,
+            r#"{"type":"sign-in","request":1,"segment":"council","user":"alice@council","password":"hunter2","code":"hunter2"}"#,
+        ];
+        for text in messages {
+            let message: ClientMessage = serde_json::from_str(text).unwrap();
+            let shown = format!("{message:?} {message:#?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_message_is_refused_and_an_unknown_field_is_not() {
+        let read = |text: &str| serde_json::from_str::<ServerMessage>(text);
+        assert!(read(r#"{"type":"self-destruct"}"#).is_err());
+        let known = read(r#"{"type":"signed-out","request":3,"farewell":"soon"}"#).unwrap();
+        assert_eq!(known, ServerMessage::SignedOut { request: 3 });
+    }
+}

@@ -8,7 +8,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{KeyId, SegmentKey};
-use crate::overlay::{ConfigError, Delta, OverlayConfig};
+use crate::overlay::{ConfigError, Delta, OverlayConfig, VERSION};
 
 /// Keeps a signature made here from meaning anything elsewhere.
 const CONTEXT: &[u8] = b"partywall overlay config v1\0";
@@ -110,9 +110,22 @@ impl Payload {
     /// # Errors
     /// Text that is no payload, or a config that contradicts itself.
     pub fn from_json(text: &str) -> Result<Self, EnvelopeError> {
-        let payload: Payload = serde_json::from_str(text).map_err(EnvelopeError::Payload)?;
-        if let Payload::Snapshot(config) = &payload {
-            config.check()?;
+        // A newer version may have another layout; the version is what its reader needs to hear of.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let payload: Payload = serde_json::from_str(text).map_err(|error| {
+            match serde_json::from_str::<Versioned>(text) {
+                Ok(Versioned { version }) if version != VERSION => {
+                    ConfigError::Version { found: version }.into()
+                }
+                Ok(_) | Err(_) => EnvelopeError::Payload(error),
+            }
+        })?;
+        match &payload {
+            Payload::Snapshot(config) => config.check()?,
+            Payload::Delta(delta) => crate::overlay::check_version(delta.version)?,
         }
         Ok(payload)
     }
@@ -120,4 +133,85 @@ impl Payload {
 
 fn signed_bytes(payload: &str) -> Vec<u8> {
     [CONTEXT, payload.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::tests::gateway_config;
+
+    fn key(seed: u8) -> (SigningKey, SegmentKey) {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let public = SegmentKey::from(key.verifying_key().to_bytes());
+        (key, public)
+    }
+
+    fn payload() -> Payload {
+        Payload::Snapshot(Box::new(gateway_config()))
+    }
+
+    #[test]
+    fn a_payload_survives_being_sealed_sent_and_opened() {
+        let (key, public) = key(1);
+        let text = serde_json::to_string(&Envelope::seal(&payload(), &key)).unwrap();
+        let envelope: Envelope = serde_json::from_str(&text).unwrap();
+        assert_eq!(envelope.open(&public).unwrap(), payload());
+    }
+
+    #[test]
+    fn another_segments_key_opens_nothing() {
+        let mut envelope = Envelope::seal(&payload(), &key(1).0);
+        let pinned = key(2).1;
+        assert!(matches!(envelope.open(&pinned), Err(EnvelopeError::UnknownKey { .. })));
+        // Nor does naming the pinned key help whoever does not hold it.
+        envelope.key = pinned.id();
+        assert!(matches!(envelope.open(&pinned), Err(EnvelopeError::Signature)));
+    }
+
+    #[test]
+    fn an_altered_payload_is_refused_wherever_it_is_altered() {
+        let (key, public) = key(1);
+        let sealed = Envelope::seal(&payload(), &key);
+        for at in (0..sealed.payload.len()).step_by(97) {
+            let mut altered = sealed.clone();
+            let other = if &altered.payload[at..=at] == "0" { "1" } else { "0" };
+            altered.payload.replace_range(at..=at, other);
+            let refused = matches!(altered.open(&public), Err(EnvelopeError::Signature));
+            assert!(refused, "altered at {at}");
+            altered = sealed.clone();
+            altered.payload.truncate(at);
+            let refused = matches!(altered.open(&public), Err(EnvelopeError::Signature));
+            assert!(refused, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_signature_is_refused() {
+        let (key, public) = key(1);
+        let sealed = Envelope::seal(&payload(), &key);
+        for damaged in ["", "AAAA", "!", &sealed.signature[1..], &"A".repeat(88)] {
+            let envelope = Envelope { signature: damaged.to_owned(), ..sealed.clone() };
+            assert!(matches!(envelope.open(&public), Err(EnvelopeError::Signature)), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_signature_from_another_context_is_refused() {
+        let (key, public) = key(1);
+        let mut envelope = Envelope::seal(&payload(), &key);
+        for context in ["", "partywall agent identity v1\0"] {
+            let elsewhere = key.sign(&[context.as_bytes(), envelope.payload.as_bytes()].concat());
+            envelope.signature = data_encoding::BASE64.encode(&elsewhere.to_bytes());
+            assert!(matches!(envelope.open(&public), Err(EnvelopeError::Signature)));
+        }
+    }
+
+    #[test]
+    fn a_signed_config_that_contradicts_itself_is_refused() {
+        let (key, public) = key(1);
+        let mut config = gateway_config();
+        config.peers.swap(0, 1);
+        let envelope = Envelope::seal(&Payload::Snapshot(Box::new(config)), &key);
+        assert!(matches!(envelope.open(&public), Err(EnvelopeError::Config(_))));
+    }
 }

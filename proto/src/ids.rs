@@ -62,9 +62,10 @@ macro_rules! names {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                match is_label(text) {
-                    true => Ok(Self(text.to_owned())),
-                    false => Err(NameError::new($kind, text, LABEL_RULE)),
+                if is_label(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(NameError::new($kind, text, LABEL_RULE))
                 }
             }
         }

@@ -210,10 +210,10 @@ impl FromStr for PortRange {
             Some((first, last)) => (port(first)?, port(last)?),
             None => (port(text)?, port(text)?),
         };
-        match first <= last {
-            true => Ok(Self { first, last }),
-            false => Err(refuse("the first port is higher than the last")),
+        if first > last {
+            return Err(refuse("the first port is higher than the last"));
         }
+        Ok(Self { first, last })
     }
 }
 
@@ -225,9 +225,10 @@ impl From<PortRange> for String {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}-{}", self.first, self.last),
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
         }
     }
 }

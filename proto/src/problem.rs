@@ -72,3 +72,44 @@ impl std::fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem() -> Problem {
+        let mut problem = Problem::new(422, "bad-manifest", "The manifest is refused", "Mend it.");
+        for at in ["segments/council/pools", "users/alice@council"] {
+            problem.errors.push(Finding { at: at.into(), detail: "overlaps".into() });
+        }
+        problem
+    }
+
+    #[test]
+    fn a_problem_shows_its_title_detail_and_every_finding() {
+        assert_eq!(
+            problem().to_string(),
+            "The manifest is refused: Mend it.\n  segments/council/pools: overlaps\n  users/alice@council: overlaps"
+        );
+        assert_eq!(
+            Problem::new(404, "no-such-route", "No such route", "").to_string(),
+            "No such route"
+        );
+    }
+
+    #[test]
+    fn a_problem_has_the_members_of_rfc_9457_and_a_stable_name() {
+        let value = serde_json::to_value(problem()).unwrap();
+        assert_eq!(value["type"], "urn:partywall:problem:bad-manifest");
+        assert_eq!((value["status"].as_u64(), value["title"].is_string()), (Some(422), true));
+        let read: Problem = serde_json::from_value(value).unwrap();
+        assert_eq!((read.name(), &read), ("bad-manifest", &problem()));
+    }
+
+    #[test]
+    fn a_problem_from_elsewhere_is_read_with_the_members_it_has() {
+        let text = r#"{"type":"about:blank","title":"Bad Gateway","status":502,"instance":"/x"}"#;
+        let read: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!((read.name(), read.to_string()), ("blank", "Bad Gateway".to_owned()));
+    }
+}

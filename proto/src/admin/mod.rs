@@ -102,3 +102,62 @@ pub struct ResourceChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub after: serde_json::Value,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const MANIFEST: &str = include_str!("../../tests/golden/manifest.json");
+
+    /// Every object of the manifest, as a JSON pointer, apart from the maps whose keys are names.
+    fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                if !at.ends_with("/services") {
+                    found.push(at.to_owned());
+                }
+                for (name, inner) in fields {
+                    objects(inner, &format!("{at}/{name}"), found);
+                }
+            }
+            Value::Array(items) => {
+                for (index, inner) in items.iter().enumerate() {
+                    objects(inner, &format!("{at}/{index}"), found);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_at_every_level_of_a_manifest() {
+        let value: Value = serde_json::from_str(MANIFEST).unwrap();
+        let mut all = Vec::new();
+        objects(&value, "", &mut all);
+        assert!(all.len() > 20, "the golden manifest should show every kind of object: {all:?}");
+        for at in all {
+            let mut typo = value.clone();
+            typo.pointer_mut(&at).unwrap()["prefixs"] = Value::Array(Vec::new());
+            let read = serde_json::from_value::<Manifest>(typo);
+            assert!(read.is_err(), "an unknown field at {at:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused_in_every_choice_of_a_manifest() {
+        for (known, unknown) in [
+            (r#""runs": "agent""#, r#""runs": "toaster""#),
+            (r#""tunnel": "split""#, r#""tunnel": "half""#),
+            (r#""forwarding": "nat""#, r#""forwarding": "bridge""#),
+            (r#""action": "deny""#, r#""action": "log""#),
+            (r#""opened_by": "network""#, r#""opened_by": "moon""#),
+            (r#""who": "everyone""#, r#""who": "everybody""#),
+            (r#""protocol": "tcp""#, r#""protocol": "sctp""#),
+        ] {
+            assert!(MANIFEST.contains(known), "the golden manifest lacks {known}");
+            let typo = MANIFEST.replacen(known, unknown, 1);
+            assert!(serde_json::from_str::<Manifest>(&typo).is_err(), "{unknown} was taken");
+        }
+    }
+}

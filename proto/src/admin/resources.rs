@@ -105,7 +105,7 @@ pub struct GatewaySpec {
 /// What runs on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "runs", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "runs", rename_all = "lowercase", from = "DeviceKindFields")]
 pub enum DeviceKind {
     /// Our agent; keys are made at enrolment.
     Agent,
@@ -114,6 +114,23 @@ pub enum DeviceKind {
         /// Made on the device; its private half never leaves it.
         wireguard_key: WireguardKey,
     },
+}
+
+// Serde lets unknown fields pass beside the tag of a unit variant; this twin has none.
+#[derive(Deserialize)]
+#[serde(tag = "runs", rename_all = "lowercase", deny_unknown_fields)]
+enum DeviceKindFields {
+    Agent {},
+    Stock { wireguard_key: WireguardKey },
+}
+
+impl From<DeviceKindFields> for DeviceKind {
+    fn from(fields: DeviceKindFields) -> Self {
+        match fields {
+            DeviceKindFields::Agent {} => Self::Agent,
+            DeviceKindFields::Stock { wireguard_key } => Self::Stock { wireguard_key },
+        }
+    }
 }
 
 /// A machine with its own WireGuard key.
