@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod ctl;
+pub mod daemon;
 pub mod domain;
 pub mod http;
 pub mod pki;

@@ -1,1 +1,39 @@
-//! (in the making)
+//! The controller's edge: the admin API, the agents' stream, and the server that carries both.
+//!
+//! A handler extracts, authorises, calls [`App`](crate::app::App) and converts; it decides nothing. Every
+//! answer that is not a success is a problem (RFC 9457), whoever found it.
+
+mod access;
+mod audit;
+mod extract;
+mod manifest;
+mod meta;
+mod problem;
+mod resources;
+mod revision;
+mod router;
+mod server;
+mod stream;
+
+use tokio::sync::watch;
+
+use crate::app::App;
+
+pub use meta::openapi;
+pub use router::router;
+pub use server::{Server, ServerError, StopHandle, listeners_from_systemd};
+
+/// What every handler may reach.
+#[derive(Clone)]
+pub struct Edge {
+    app: App,
+    /// True once the server is to stop: streams say goodbye then.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Edge {
+    /// The edge of `app`; its streams end when `stopping` becomes true or its sender goes.
+    pub fn new(app: App, stopping: watch::Receiver<bool>) -> Self {
+        Self { app, stopping }
+    }
+}

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::PkiError;
+use super::{CA_FILE, PkiError};
 
 /// Writes `content` so that only the owner reads it (0600), in one step, durably. Replaces what was there.
 ///
@@ -32,6 +32,20 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<(), PkiError> {
 /// Writes something that everybody may read (0644), in one step, durably.
 pub(super) fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     write_atomically(path, content, 0o644, Existing::Replace)
+}
+
+/// Puts somebody else's CA `certificate` into `directory`, for agents to pin.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn write_ca(directory: &Path, certificate: &CertificateDer<'_>) -> Result<(), PkiError> {
+    let body = data_encoding::BASE64.encode(certificate);
+    // RFC 7468 §2: lines of 64 characters.
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let pem =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+    write_public(&directory.join(CA_FILE), pem.as_bytes())
 }
 
 /// All certificates in a PEM file, in their order.

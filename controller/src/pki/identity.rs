@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::{Timestamp, ToSpan as _};
+use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -143,12 +143,6 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// `days` before or after `now`, for tests and logs that speak of certificates.
-#[cfg(test)]
-fn days_later(now: Timestamp, days: i64) -> Timestamp {
-    now + (days * 24).hours()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +178,7 @@ mod tests {
     fn a_certificate_near_its_end_is_renewed_under_the_same_ca_for_the_same_names() {
         let directory = initialised();
         let at = |days| {
-            let now = days_later(start(), days);
+            let now = start() + jiff::SignedDuration::from_hours(24 * days);
             ServerIdentity::from_directory(directory.path(), now).unwrap().chain
         };
         let first = at(0);

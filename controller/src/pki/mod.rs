@@ -11,7 +11,7 @@ mod tls;
 use std::path::PathBuf;
 
 pub use authority::Authority;
-pub use files::{read_certificates, write_new, write_secret};
+pub use files::{read_certificates, write_ca, write_new, write_secret};
 pub use identity::ServerIdentity;
 pub use tls::{client_config, server_config};
 
