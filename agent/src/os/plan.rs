@@ -1,0 +1,205 @@
+//! From what is to what should be, as steps in an order that never leaves a gap. Pure.
+//!
+//! Tighten, remove, add, loosen: a guard that is wanted stands before anything else changes, and one that is not
+//! goes last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::os::desired::Desired;
+use crate::os::routing::{PolicyRule, Route};
+use crate::os::ruleset::{Fingerprint, Ruleset};
+
+/// What of the operating system is the agent's business.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Current {
+    /// Whether the kernel knows IPv6. Where it does not, nothing of IPv6 is wanted or could leak.
+    pub(super) ipv6: bool,
+    pub(super) link: Option<CurrentLink>,
+    /// Our routes, and the interface that each leads to.
+    pub(super) routes: BTreeMap<Route, Option<u32>>,
+    pub(super) rules: BTreeSet<PolicyRule>,
+    pub(super) table: Option<Fingerprint>,
+}
+
+/// The TUN interface as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct CurrentLink {
+    pub(super) index: u32,
+    pub(super) up: bool,
+    pub(super) mtu: u32,
+    /// With prefix lengths; without the kernel's own link-local ones.
+    pub(super) addresses: BTreeSet<(IpAddr, u8)>,
+}
+
+/// One change of links, addresses, routes or rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    RuleDel(PolicyRule),
+    RouteDel(Route),
+    AddressDel(IpAddr, u8),
+    LinkDown,
+    LinkMtu(u16),
+    AddressAdd(IpAddr, u8),
+    LinkUp,
+    RouteAdd(Route),
+    RuleAdd(PolicyRule),
+}
+
+/// What to do, in this order. Default is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) tighten: Option<Ruleset>,
+    pub(super) remove: Vec<Step>,
+    pub(super) add: Vec<Step>,
+    pub(super) loosen: bool,
+}
+
+/// The steps from `current` to `desired`; none where they agree.
+pub(super) fn plan(current: &Current, desired: &Desired) -> Plan {
+    let wanted = desired.ruleset.as_ref();
+    let stands = wanted.map(Ruleset::fingerprint) == current.table;
+    let in_reach = |ipv4: bool| ipv4 || current.ipv6;
+    let none = CurrentLink::default();
+    let link = current.link.as_ref().unwrap_or(&none);
+
+    let rules: BTreeSet<_> =
+        desired.rules.iter().filter(|rule| in_reach(rule.ipv4)).copied().collect();
+    let routes: BTreeSet<_> =
+        desired.routes.iter().filter(|route| in_reach(route.prefix.is_ipv4())).copied().collect();
+    let addresses: BTreeSet<_> = desired
+        .addresses()
+        .into_iter()
+        .filter(|address| in_reach(address.is_ipv4()))
+        .map(|address| (address, if address.is_ipv4() { 32 } else { 128 }))
+        .collect();
+    // A route to an interface that went is not the route that is wanted.
+    let placed = |route: &Route| {
+        current.routes.get(route).is_some_and(|through| *through == Some(link.index))
+    };
+
+    let mut remove = Vec::new();
+    remove.extend(current.rules.difference(&rules).copied().map(Step::RuleDel));
+    let stale = current.routes.keys().filter(|route| !routes.contains(route) || !placed(route));
+    remove.extend(stale.copied().map(Step::RouteDel));
+    let gone = link.addresses.difference(&addresses);
+    remove.extend(gone.map(|&(address, length)| Step::AddressDel(address, length)));
+    if desired.link.is_none() && link.up {
+        remove.push(Step::LinkDown);
+    }
+
+    let mut add = Vec::new();
+    if let Some(wanted) = &desired.link {
+        if link.mtu != u32::from(wanted.mtu) {
+            add.push(Step::LinkMtu(wanted.mtu));
+        }
+        let new = addresses.difference(&link.addresses);
+        add.extend(new.map(|&(address, length)| Step::AddressAdd(address, length)));
+        if !link.up {
+            add.push(Step::LinkUp);
+        }
+    }
+    add.extend(routes.iter().filter(|route| !placed(route)).copied().map(Step::RouteAdd));
+    add.extend(rules.difference(&current.rules).copied().map(Step::RuleAdd));
+
+    Plan {
+        tighten: wanted.filter(|_| !stands).cloned(),
+        remove,
+        add,
+        loosen: wanted.is_none() && current.table.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::desired::tests::{device_config, gateway_config};
+
+    /// What is there once `desired` is applied.
+    fn applied(desired: &Desired) -> Current {
+        let length = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        let addresses = desired.addresses().iter().map(|a| (*a, length(a))).collect();
+        let link = desired.link.as_ref();
+        Current {
+            ipv6: true,
+            link: link.map(|l| CurrentLink { index: 9, up: true, mtu: l.mtu.into(), addresses }),
+            routes: desired.routes.iter().map(|route| (*route, Some(9))).collect(),
+            rules: desired.rules.clone(),
+            table: desired.ruleset.as_ref().map(Ruleset::fingerprint),
+        }
+    }
+
+    fn all() -> Vec<Desired> {
+        let configs = [
+            device_config("split"),
+            device_config("full"),
+            gateway_config("nat"),
+            gateway_config("routed"),
+        ];
+        let desired = configs.iter().map(|config| Desired::for_config(config, "tun0", None));
+        desired.chain([Desired::nothing()]).collect()
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_needs_no_step() {
+        for desired in all() {
+            assert_eq!(plan(&applied(&desired), &desired), Plan::default());
+        }
+    }
+
+    #[test]
+    fn from_any_state_every_difference_is_planned_and_no_more() {
+        for from in all() {
+            for to in all() {
+                let (current, goal) = (applied(&from), applied(&to));
+                let plan = plan(&current, &to);
+                let mut routes: BTreeSet<_> = current.routes.keys().copied().collect();
+                let mut rules = current.rules.clone();
+                for step in plan.remove.iter().chain(&plan.add) {
+                    match step {
+                        Step::RouteDel(route) => assert!(routes.remove(route)),
+                        Step::RouteAdd(route) => assert!(routes.insert(*route)),
+                        Step::RuleDel(rule) => assert!(rules.remove(rule)),
+                        Step::RuleAdd(rule) => assert!(rules.insert(*rule)),
+                        Step::AddressDel(..) | Step::AddressAdd(..) => {}
+                        Step::LinkDown | Step::LinkMtu(_) | Step::LinkUp => {}
+                    }
+                }
+                assert_eq!(routes, goal.routes.keys().copied().collect());
+                assert_eq!(rules, goal.rules);
+                assert_eq!(
+                    plan.tighten.is_some(),
+                    goal.table.is_some() && goal.table != current.table
+                );
+                assert_eq!(plan.loosen, goal.table.is_none() && current.table.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_route_to_an_interface_that_went_is_made_anew() {
+        let desired = Desired::for_config(&gateway_config("nat"), "tun0", None);
+        let mut current = applied(&desired);
+        let route = *desired.routes.first().unwrap();
+        current.routes.insert(route, Some(3));
+        let plan = plan(&current, &desired);
+        assert_eq!(
+            (plan.remove, plan.add),
+            (vec![Step::RouteDel(route)], vec![Step::RouteAdd(route)])
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_is_asked_for_none() {
+        let desired = Desired::for_config(&device_config("full"), "tun0", None);
+        let steps = plan(&Current::default(), &desired).add;
+        let ipv6 = |step: &Step| match step {
+            Step::RouteAdd(route) => !route.prefix.is_ipv4(),
+            Step::RuleAdd(rule) => !rule.ipv4,
+            Step::AddressAdd(address, _) => address.is_ipv6(),
+            Step::RuleDel(_) | Step::RouteDel(_) | Step::AddressDel(..) => true,
+            Step::LinkDown | Step::LinkMtu(_) | Step::LinkUp => false,
+        };
+        assert!(!steps.iter().any(ipv6), "{steps:?}");
+    }
+}
