@@ -5,7 +5,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod counters;
 pub mod filter;
+pub mod packet;
+mod peers;
+mod settings;
 pub mod shard;
+#[cfg(test)]
+mod testing;
+mod tunnel;
 
 pub use filter::{DropReason, RuleTable};

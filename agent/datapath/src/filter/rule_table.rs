@@ -1,14 +1,276 @@
-//! Rules compiled for lookup.
+//! Rules compiled for lookup: first match in list order decides, and nothing matched is a drop.
+//!
+//! Cost follows the peer's classes and the prefix lengths in use, not the number of rules: for each
+//! (opener, class, prefix) the ports are cut into disjoint ranges that know their first rule.
+//! The list order decides between buckets too, so every bucket that holds the address is asked.
 
-use partywall_proto::rules::Rule;
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::fast::RandomState;
+use partywall_proto::ids::RuleId;
+use partywall_proto::nets::{PortRange, Protocol};
+use partywall_proto::rules::{Action, ClassId, Match, Opener, Rule};
+
+use crate::packet::{Address, Family};
 
 /// A list of rules, ready for lookup.
 #[derive(Debug, Default)]
-pub struct RuleTable {}
+pub struct RuleTable {
+    rules: Vec<(RuleId, Action)>,
+    lengths: HashMap<Scope, Vec<u8>, RandomState>,
+    buckets: HashMap<BucketKey, Bucket, RandomState>,
+}
+
+/// What a flow's first packet wants, in the words of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Who opens the flow.
+    pub opener: Opener,
+    /// The network's end: destination where the device opens, source where the network does.
+    pub network: Address,
+    /// Above IP.
+    pub protocol: Protocol,
+    /// The responder's port; 0 for ICMP.
+    pub port: u16,
+}
+
+/// The rule that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Its position in the list.
+    pub rule: u32,
+    /// What it says.
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Scope {
+    opener: Opener,
+    class: Option<ClassId>,
+    family: Family,
+}
+
+type BucketKey = (Scope, u8, u128);
+
+/// All rules of one scope and prefix: disjoint spans in ascending order, once compiled.
+#[derive(Debug, Default)]
+struct Bucket {
+    tcp: Vec<Span>,
+    udp: Vec<Span>,
+    icmp: Vec<Span>,
+}
+
+/// Ports from `first` to `last`, and the rule that covers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    first: u16,
+    last: u16,
+    rule: u32,
+}
 
 impl RuleTable {
     /// Compiles `rules`; their order decides, the first match wins.
-    pub fn compile(_rules: &[Rule]) -> Self {
-        Self::default()
+    pub fn compile(rules: &[Rule]) -> Self {
+        let mut table = Self::default();
+        for (rule, at) in rules.iter().zip(0_u32..) {
+            table.rules.push((rule.id.clone(), rule.action));
+            table.add(&rule.matches, at);
+        }
+        for lengths in table.lengths.values_mut() {
+            lengths.sort_unstable();
+            lengths.dedup();
+        }
+        for bucket in table.buckets.values_mut() {
+            for ports in [&mut bucket.tcp, &mut bucket.udp, &mut bucket.icmp] {
+                *ports = disjoint(ports);
+            }
+        }
+        table
+    }
+
+    /// The rule that decides on `opening` towards or from a device of these classes; none means drop.
+    pub fn decide(&self, opening: &Opening, classes: &[ClassId]) -> Option<Decision> {
+        let family = opening.network.family();
+        let everyone = std::iter::once(None);
+        let classes = everyone.chain(classes.iter().copied().map(Some));
+        let scopes = classes.map(|class| Scope { opener: opening.opener, class, family });
+        let rule = scopes.filter_map(|scope| self.first_in(scope, opening)).min()?;
+        let (_, action) = self.rules.get(rule as usize)?;
+        Some(Decision { rule, action: *action })
+    }
+
+    /// The name of the rule at this position.
+    pub fn id(&self, rule: u32) -> Option<&RuleId> {
+        self.rules.get(rule as usize).map(|(id, _)| id)
+    }
+
+    fn first_in(&self, scope: Scope, opening: &Opening) -> Option<u32> {
+        let lengths = self.lengths.get(&scope)?.iter();
+        let keys = lengths.map(|&length| (scope, length, opening.network.masked(length)));
+        let buckets = keys.filter_map(|key| self.buckets.get(&key));
+        buckets.filter_map(|bucket| bucket.find(opening.protocol, opening.port)).min()
+    }
+
+    fn add(&mut self, matches: &Match, rule: u32) {
+        let prefix = matches.prefix();
+        let address = Address::from(prefix.address());
+        let family = address.family();
+        let scope = Scope { opener: matches.opener(), class: matches.class(), family };
+        self.lengths.entry(scope).or_default().push(prefix.length());
+        let bucket = self.buckets.entry((scope, prefix.length(), address.bits())).or_default();
+        let ports = match matches.ports() {
+            [] => &[PortRange::ALL],
+            some => some,
+        };
+        let lists: &mut [&mut Vec<Span>] = match matches.protocol() {
+            Some(Protocol::Tcp) => &mut [&mut bucket.tcp],
+            Some(Protocol::Udp) => &mut [&mut bucket.udp],
+            Some(Protocol::Icmp) => &mut [&mut bucket.icmp],
+            None => &mut [&mut bucket.tcp, &mut bucket.udp, &mut bucket.icmp],
+        };
+        for list in lists {
+            let spans = ports.iter();
+            list.extend(spans.map(|ports| Span { first: ports.first(), last: ports.last(), rule }));
+        }
+    }
+}
+
+impl Bucket {
+    fn find(&self, protocol: Protocol, port: u16) -> Option<u32> {
+        let spans = match protocol {
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+            Protocol::Icmp => &self.icmp,
+        };
+        let at = spans.partition_point(|span| span.last < port);
+        spans.get(at).filter(|span| span.first <= port).map(|span| span.rule)
+    }
+}
+
+/// Cuts overlapping spans into disjoint ones, each with the lowest rule that covers it.
+fn disjoint(spans: &[Span]) -> Vec<Span> {
+    // At each edge a rule begins or ceases to apply; between two edges the lowest that applies
+    // decides. An edge is where a span starts or one past its last port, hence u32.
+    let starts = spans.iter().map(|span| (u32::from(span.first), span.rule, 1));
+    let ends = spans.iter().map(|span| (u32::from(span.last) + 1, span.rule, -1));
+    let mut edges: Vec<(u32, u32, i32)> = starts.chain(ends).collect();
+    edges.sort_unstable();
+    // How often each rule applies: its own ranges may overlap.
+    let mut applying = BTreeMap::<u32, i32>::new();
+    let mut result = Vec::new();
+    for (at, (edge, rule, step)) in edges.iter().enumerate() {
+        let uses = applying.entry(*rule).or_default();
+        *uses += step;
+        if *uses == 0 {
+            applying.remove(rule);
+        }
+        let next = edges.get(at + 1).map_or(*edge, |(next, ..)| *next);
+        if let Some((lowest, _)) = applying.first_key_value().filter(|_| next > *edge) {
+            push(&mut result, *edge, next - 1, *lowest);
+        }
+    }
+    result
+}
+
+/// Appends a span, or lengthens the last one if it touches and follows the same rule.
+fn push(spans: &mut Vec<Span>, first: u32, last: u32, rule: u32) {
+    let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) else { return };
+    match spans.last_mut() {
+        Some(held) if held.rule == rule && first.checked_sub(1) == Some(held.last) => {
+            held.last = last;
+        }
+        Some(_) | None => spans.push(Span { first, last, rule }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partywall_proto::nets::Prefix;
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+
+    /// What the table must say, by reading the list from the top.
+    fn naive(rules: &[Rule], opening: &Opening, classes: &[ClassId]) -> Option<Decision> {
+        let applies = |rule: &Rule| {
+            let m = &rule.matches;
+            m.opener() == opening.opener
+                && m.class().is_none_or(|class| classes.contains(&class))
+                && m.prefix().holds(opening.network.into())
+                && m.protocol().is_none_or(|protocol| protocol == opening.protocol)
+                && (m.ports().is_empty() || m.ports().iter().any(|p| p.holds(opening.port)))
+        };
+        let at = rules.iter().position(applies)?;
+        Some(Decision { rule: at as u32, action: rules[at].action })
+    }
+
+    fn protocols() -> impl Strategy<Value = Protocol> {
+        prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Icmp)]
+    }
+
+    fn openers() -> impl Strategy<Value = Opener> {
+        prop_oneof![Just(Opener::Device), Just(Opener::Network)]
+    }
+
+    /// Few addresses and ports, so that rules and openings meet.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            (0_u8..4, 0_u8..4).prop_map(|(a, b)| IpAddr::from([10, a, 0, b])),
+            (0_u16..4, 0_u16..4).prop_map(|(a, b)| IpAddr::from([0xfd00, a, 0, 0, 0, 0, 0, b])),
+        ]
+    }
+
+    prop_compose! {
+        fn rules()(
+            allow in any::<bool>(),
+            opener in openers(),
+            class in proptest::option::of((0_u32..3).prop_map(ClassId)),
+            address in addresses(),
+            length in 0_u8..=128,
+            protocol in proptest::option::of(protocols()),
+            ports in proptest::collection::vec((0_u16..12, 0_u16..6), 0..4),
+            top in any::<bool>(),
+        ) -> Rule {
+            let address = Address::from(address);
+            let length = length.min(address.family().bits());
+            let network = Address::from_bits(address.family(), address.masked(length));
+            let prefix: Prefix = format!("{}/{length}", IpAddr::from(network)).parse().unwrap();
+            // Both ends of the range of ports are where off-by-one errors live.
+            let base = if top { 65_535 - 17 } else { 0 };
+            let range = |(first, more): &(u16, u16)| {
+                format!("{}-{}", base + first, base + first + more).parse().unwrap()
+            };
+            let with_ports = matches!(protocol, Some(Protocol::Tcp | Protocol::Udp));
+            let ports = if with_ports { ports.iter().map(range).collect() } else { Vec::new() };
+            let action = if allow { Action::Allow } else { Action::Deny };
+            let matches = Match::new(opener, class, prefix, protocol, ports).unwrap();
+            Rule { id: "r".parse().unwrap(), action, matches }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_table_decides_as_reading_the_list_from_the_top_does(
+            rules in proptest::collection::vec(rules(), 0..12),
+            opener in openers(),
+            classes in proptest::collection::btree_set((0_u32..3).prop_map(ClassId), 0..3),
+            address in addresses(),
+            protocol in protocols(),
+            port in prop_oneof![0_u16..20, 65_515..=65_535_u16],
+        ) {
+            let opening = Opening { opener, network: address.into(), protocol, port };
+            let classes: Vec<_> = classes.into_iter().collect();
+            let table = RuleTable::compile(&rules);
+            prop_assert_eq!(table.decide(&opening, &classes), naive(&rules, &opening, &classes));
+        }
+    }
+
+    #[test]
+    fn an_empty_list_allows_nothing() {
+        let network = Address::v4([10, 0, 0, 1]);
+        let opening =
+            Opening { opener: Opener::Device, network, protocol: Protocol::Tcp, port: 443 };
+        assert_eq!(RuleTable::compile(&[]).decide(&opening, &[ClassId(0)]), None);
     }
 }

@@ -2,93 +2,122 @@
 //!
 //! Drive it like this: feed it with `handle_datagram` and `handle_packet`, call `handle_timeout`
 //! once `poll_timeout` has passed, flush the [`Outbox`] whenever it is full and before waiting.
-//! Every call takes `now`, which must not go backwards.
+//! Every call takes `now`, which must not go backwards. Cost, from the cheapest:
+//!
+//! 1. a packet of a known flow: parse, one address lookup, one flow lookup, one seal or open;
+//! 2. a flow's first packet: the rule table on top, once at each end;
+//! 3. a handshake: three X25519 operations, so it goes through a rate limit first;
+//! 4. an update: linear in the peers and rules that it names.
+//!
+//! Nothing is allocated for a packet, except where it waits for a handshake.
 
-mod counters;
+mod inbound;
+mod outbound;
 mod outbox;
-mod settings;
 mod status;
+mod update;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use partywall_proto::ids::AgentId;
-use partywall_proto::overlay::{OverlayConfig, Peer};
+use partywall_proto::ids::SegmentId;
+use partywall_proto::overlay::Session;
 
-pub use counters::{Counters, Traffic};
 pub use outbox::{Datagram, Outbox, Run};
-pub use settings::{Limits, PrivateKey, Role, Settings};
 pub use status::{Explanation, PeerStatus, Query};
+pub use update::Update;
 
-use crate::filter::{DropReason, RuleTable};
+pub use crate::counters::{Counters, Traffic};
+pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
-/// A change of what a shard enforces. Enforced when [`Shard::apply`] returns.
-#[derive(Debug, Clone)]
-pub enum Update {
-    /// All of it. For another segment or another session, everything held is dropped first.
-    Replace {
-        /// The config.
-        config: Arc<OverlayConfig>,
-        /// Its rules, compiled.
-        rules: Arc<RuleTable>,
-    },
-    /// A peer is new or changed.
-    PeerSet(Box<Peer>),
-    /// A peer is gone, and every flow of it.
-    PeerGone(AgentId),
-    /// The rules are these now. Open flows are judged anew at their next packet.
-    RulesSet(Arc<RuleTable>),
-    /// Carry nothing.
-    Clear,
-}
+use crate::filter::{DropReason, Filter};
+use crate::packet::{Address, PacketError};
+use crate::peers::Peers;
+use crate::tunnel::{Due, HANDSHAKE_MAX_BYTES, Identity, Message};
 
-/// The shard that a datagram belongs to; none for a handshake initiation, which any shard may take
-/// and only the peer's own can answer, and for what is not WireGuard.
-pub fn owner_of(_datagram: &[u8], _shards: u16) -> Option<u16> {
-    None
+/// WireGuard's timers count in seconds; this keeps them within a quarter of one.
+const TICK: Duration = Duration::from_millis(250);
+/// Largest IP packet.
+const PACKET_MAX_BYTES: usize = 65_535;
+
+/// The shard that a datagram belongs to, out of `shards`; none for a handshake initiation, which any
+/// shard may take and only the peer's own can answer, and for what is not WireGuard.
+///
+/// The owner is `index mod shards`, where the index is the upper 24 bits of the receiver index: the
+/// lower 8 number the peer's successive sessions.
+pub fn owner_of(datagram: &[u8], shards: u16) -> Option<u16> {
+    let index = Message::read(datagram)?.receiver()?;
+    // A remainder by a u16 fits one.
+    Some((index % u32::from(shards.max(1))) as u16)
 }
 
 /// One thread's share of the data path.
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
+    identity: Identity,
+    frame: Option<Frame>,
+    peers: Peers,
+    filter: Filter,
     counters: Counters,
+    /// Where packets are padded before they are sealed.
+    scratch: Box<[u8]>,
+    next_tick: Instant,
+    /// The peer at which a tick goes on that had filled the outbox.
+    tick_from: u32,
+}
+
+/// What of the config concerns all peers.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    segment: SegmentId,
+    /// On a device, the session that the config exists for.
+    session: Option<Session>,
+    addresses: Vec<Address>,
+    mtu: u16,
 }
 
 impl Shard {
     /// A shard that carries nothing yet.
-    pub fn new(settings: Settings, _now: Instant) -> Self {
-        Self { settings, counters: Counters::default() }
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let Settings { shard, shards, role, private_key, limits } = &settings;
+        Self {
+            identity: Identity::new(private_key, limits.handshakes_per_s),
+            frame: None,
+            peers: Peers::new(*shard, *shards),
+            filter: Filter::new(*role, limits),
+            counters: Counters::default(),
+            scratch: vec![0; PACKET_MAX_BYTES + 16].into_boxed_slice(),
+            next_tick: now,
+            tick_from: 0,
+            settings,
+        }
     }
 
-    /// Changes what is enforced; what is to be said at once (a call to a new peer) goes to `out`.
-    pub fn apply(&mut self, _update: &Update, _now: Instant, _out: &mut Outbox) {
-        let _ = self.settings.private_key.expose();
+    /// Does what is due at `now`: calls, keepalives, and forgetting what is over.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        if self.frame.is_none() || now < self.next_tick {
+            return;
+        }
+        if self.tick_from == 0 {
+            self.identity.tick(now);
+            self.filter.sweep(now);
+        }
+        for number in self.tick_from..self.peers.numbers() {
+            if out.is_full() {
+                // The tick stays due and goes on here once the outbox is flushed.
+                self.tick_from = number;
+                return;
+            }
+            self.tick_peer(number, now, out);
+        }
+        self.tick_from = 0;
+        self.next_tick = now + TICK;
     }
-
-    /// Takes a datagram from the UDP socket.
-    pub fn handle_datagram(
-        &mut self,
-        _from: SocketAddr,
-        _datagram: &[u8],
-        _now: Instant,
-        _out: &mut Outbox,
-    ) {
-        self.counters.drop(DropReason::NoConfig);
-    }
-
-    /// Takes a packet from the TUN.
-    pub fn handle_packet(&mut self, _packet: &[u8], _now: Instant, _out: &mut Outbox) {
-        self.counters.drop(DropReason::NoConfig);
-    }
-
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant, _out: &mut Outbox) {}
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next; none while nothing is carried.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.frame.as_ref().map(|_| self.next_tick)
     }
 
     /// What was counted since the shard was made.
@@ -96,14 +125,71 @@ impl Shard {
         &self.counters
     }
 
-    /// The peers, sorted by agent.
-    pub fn peer_status(&self, _now: Instant) -> Vec<PeerStatus> {
-        Vec::new()
+    fn tick_peer(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+        let Some(entry) = self.peers.at_mut(number) else { return };
+        let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
+        let due = entry.tunnel.tick(now, room);
+        entry.note_connection(now);
+        match due {
+            Due::Nothing => {}
+            Due::Call(bytes) => {
+                if let Some(endpoint) = entry.endpoint_to_call() {
+                    out.send(endpoint, bytes);
+                }
+            }
+            Due::Keepalive(bytes) => {
+                if let Some(endpoint) = entry.endpoint {
+                    out.send(endpoint, bytes);
+                }
+            }
+            Due::GivenUp => {
+                let waiting = entry.waiting.len();
+                entry.waiting.clear();
+                (0..waiting).for_each(|_| self.counters.drop(DropReason::NoHandshake));
+                // A device goes on calling: when the gateway is back, nobody has to do anything.
+                if self.settings.role == Role::Device {
+                    self.call(number, now, out);
+                }
+            }
+        }
     }
 
-    /// Which rule decides for a flow's first packet, without touching anything.
-    pub fn explain(&self, query: &Query, _now: Instant) -> Explanation {
-        let peer = query.peer.clone();
-        Explanation { drop: Some(DropReason::NoConfig), rule: None, peer, connected: false }
+    /// Calls a peer that is not being called yet.
+    fn call(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+        let Some(entry) = self.peers.at_mut(number).filter(|entry| entry.endpoint.is_some()) else {
+            return;
+        };
+        let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
+        if let Some(bytes) = entry.tunnel.call(now, room)
+            && let Some(endpoint) = entry.endpoint_to_call()
+        {
+            out.send(endpoint, bytes);
+        }
     }
 }
+
+/// The drop reason for bytes that are no packet.
+fn unreadable(error: PacketError) -> DropReason {
+    match error {
+        PacketError::Malformed => DropReason::Malformed,
+        PacketError::UnsupportedProtocol => DropReason::UnsupportedProtocol,
+        PacketError::ExtensionHeaders => DropReason::ExtensionHeaders,
+        PacketError::SourceRoute => DropReason::SourceRoute,
+        PacketError::FragmentTooShort => DropReason::FragmentTooShort,
+    }
+}
+
+/// Whether a packet between these may travel at all.
+fn check_travel(source: Address, destination: Address) -> Result<(), DropReason> {
+    let martian = source.never_travels() || source.is_group() || destination.never_travels();
+    if martian { Err(DropReason::Martian) } else { Ok(()) }
+}
+
+/// The endpoint as peers are compared by: an IPv4 address that a dual-stack socket dressed as IPv6 is
+/// the IPv4 address.
+fn canonical(from: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from.ip().to_canonical(), from.port())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! What a shard tells about itself: its peers, and which rule decides for a packet that never came.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use partywall_proto::ids::{AgentId, RuleId};
 use partywall_proto::nets::Protocol;
 use partywall_proto::rules::Opener;
 
-use crate::filter::DropReason;
-use crate::shard::counters::Traffic;
+use super::{Role, Shard};
+use crate::counters::Traffic;
+use crate::filter::{DropReason, Opening};
+use crate::packet::Address;
+use crate::peers::PeerEntry;
 
 /// One peer as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,4 +55,53 @@ pub struct Explanation {
     pub peer: Option<AgentId>,
     /// Whether keys are agreed with that peer.
     pub connected: bool,
+}
+
+impl Shard {
+    /// The peers, sorted by agent.
+    pub fn peer_status(&self, now: Instant) -> Vec<PeerStatus> {
+        let status = |entry: &PeerEntry| PeerStatus {
+            agent: entry.config.agent.clone(),
+            endpoint: entry.endpoint,
+            handshake_age: entry.tunnel.handshake_age(now),
+            received: entry.received,
+            sent: entry.sent,
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// Which rule decides for a flow's first packet, without touching anything.
+    pub fn explain(&self, query: &Query, _now: Instant) -> Explanation {
+        let refuse =
+            |drop| Explanation { drop: Some(drop), rule: None, peer: None, connected: false };
+        if self.frame.is_none() {
+            return refuse(DropReason::NoConfig);
+        }
+        let network = Address::from(query.address);
+        let number = match &query.peer {
+            Some(agent) => self.peers.by_agent(agent),
+            None => self.peers.by_address(network),
+        };
+        let Some(entry) = number.and_then(|number| self.peers.at(number)) else {
+            return refuse(DropReason::NoRoute);
+        };
+        // On a device the network's addresses are the peer's; on a gateway the device's are.
+        if self.settings.role == Role::Device
+            && self.peers.by_address(network) != Some(entry.number)
+        {
+            return refuse(DropReason::NoRoute);
+        }
+        let Query { opener, protocol, port, .. } = *query;
+        let opening = Opening { opener, network, protocol, port };
+        let (drop, rule) = match self.filter.decide(&opening, &entry.config.classes) {
+            Ok(rule) => (None, Some(rule)),
+            Err((reason, rule)) => (Some(reason), rule),
+        };
+        Explanation {
+            drop,
+            rule: rule.and_then(|rule| self.filter.rules().id(rule)).cloned(),
+            peer: Some(entry.config.agent.clone()),
+            connected: entry.tunnel.is_connected(),
+        }
+    }
 }

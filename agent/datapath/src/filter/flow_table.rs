@@ -1,0 +1,231 @@
+//! The flows that are open: bounded in all and for each peer, found with one hash lookup.
+//!
+//! A flow is held only while its idle timeout runs; an expired one is never returned, whether or not
+//! the sweep has come by. Nothing is allocated after the table is made but what fills it up to its bound.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use partywall_proto::nets::Protocol;
+
+use super::flow_key::{FlowKey, Side};
+use super::tcp_state::TcpState;
+
+/// A query is answered soon or not at all (Linux nf_conntrack_udp_timeout).
+const UDP_UNANSWERED: Duration = Duration::from_secs(30);
+/// RFC 4787 REQ-5: at least 2 minutes, 5 recommended.
+const UDP_ANSWERED: Duration = Duration::from_secs(5 * 60);
+/// RFC 5508 REQ-2: at least 60 seconds.
+const ECHO: Duration = Duration::from_secs(60);
+/// Flows that an insertion into a full table looks at for an expired one.
+const SWEEP_WHEN_FULL: usize = 64;
+
+/// What is known of a flow beyond its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowState {
+    /// A TCP connection.
+    Tcp(TcpState),
+    /// UDP, and whether the responder was heard.
+    Udp {
+        /// It was.
+        answered: bool,
+    },
+    /// Echo requests and their replies.
+    Echo,
+}
+
+impl FlowState {
+    fn idle_timeout(self) -> Duration {
+        match self {
+            Self::Tcp(state) => state.idle_timeout(),
+            Self::Udp { answered: false } => UDP_UNANSWERED,
+            Self::Udp { answered: true } => UDP_ANSWERED,
+            Self::Echo => ECHO,
+        }
+    }
+}
+
+/// A tracked conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow {
+    /// Its name.
+    pub key: FlowKey,
+    /// The end that opened it.
+    pub originator: Side,
+    /// The rule that allowed it: its position in the rule table of `epoch`.
+    pub rule: u32,
+    /// The version of the rule set that allowed it.
+    pub epoch: u32,
+    /// How far it has come.
+    pub state: FlowState,
+    expires_at: Instant,
+}
+
+impl Flow {
+    /// A flow that was just allowed.
+    pub fn new(
+        key: FlowKey,
+        originator: Side,
+        rule: u32,
+        epoch: u32,
+        state: FlowState,
+        now: Instant,
+    ) -> Self {
+        debug_assert_eq!(matches!(state, FlowState::Tcp(_)), key.protocol() == Protocol::Tcp);
+        Self { key, originator, rule, epoch, state, expires_at: now + state.idle_timeout() }
+    }
+
+    /// New rules allow it too.
+    pub fn allowed_again(&mut self, rule: u32, epoch: u32) {
+        self.rule = rule;
+        self.epoch = epoch;
+    }
+
+    /// A packet passed: the idle timeout of `state` starts anew.
+    pub fn touch(&mut self, state: FlowState, now: Instant) {
+        // What is closed stays so for its short while, however much comes after.
+        let closed = FlowState::Tcp(TcpState::Closed);
+        if self.state == closed && state == closed {
+            return;
+        }
+        self.state = state;
+        self.expires_at = now + state.idle_timeout();
+    }
+}
+
+/// Place of a flow that was found; good until the table changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowSlot(u32);
+
+/// The table, or this peer's share of it, is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the flow table, or this peer's share of it, is full")]
+pub struct FlowTableFull;
+
+/// All open flows.
+#[derive(Debug)]
+pub struct FlowTable {
+    by_key: HashMap<FlowKey, u32, RandomState>,
+    slots: Vec<Option<Flow>>,
+    free: Vec<u32>,
+    by_peer: Vec<usize>,
+    limit: usize,
+    limit_per_peer: usize,
+    swept_to: usize,
+}
+
+impl FlowTable {
+    /// An empty table for `limit` flows, `limit_per_peer` of them for each peer.
+    pub fn new(limit: usize, limit_per_peer: usize) -> Self {
+        Self {
+            by_key: HashMap::with_capacity_and_hasher(limit, RandomState::default()),
+            slots: Vec::with_capacity(limit),
+            free: Vec::with_capacity(limit),
+            by_peer: Vec::new(),
+            limit,
+            limit_per_peer,
+            swept_to: 0,
+        }
+    }
+
+    /// Where the live flow of this name is.
+    pub fn find(&self, key: &FlowKey, now: Instant) -> Option<FlowSlot> {
+        let slot = *self.by_key.get(key)?;
+        let flow = self.slots.get(slot as usize)?.as_ref();
+        flow.filter(|flow| flow.expires_at > now).map(|_| FlowSlot(slot))
+    }
+
+    /// The flow that [`find`](Self::find) just found.
+    ///
+    /// # Panics
+    /// If flows were taken out since.
+    pub fn at(&mut self, slot: FlowSlot) -> &mut Flow {
+        self.slots[slot.0 as usize].as_mut().expect("the table was not changed since `find`")
+    }
+
+    /// Adds a flow, in the place of one of the same name if there is one.
+    ///
+    /// # Errors
+    /// [`FlowTableFull`]; what is open stays open.
+    pub fn insert(&mut self, flow: Flow, now: Instant) -> Result<(), FlowTableFull> {
+        if let Some(slot) = self.by_key.get(&flow.key) {
+            self.slots[*slot as usize] = Some(flow);
+            return Ok(());
+        }
+        let peer = flow.key.peer() as usize;
+        if self.by_key.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
+            self.sweep(SWEEP_WHEN_FULL, now);
+        }
+        if self.by_key.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
+            return Err(FlowTableFull);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // The limit is far below 2^32.
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[slot as usize] = Some(flow);
+        self.by_key.insert(flow.key, slot);
+        if self.by_peer.len() <= peer {
+            self.by_peer.resize(peer + 1, 0);
+        }
+        self.by_peer[peer] += 1;
+        Ok(())
+    }
+
+    /// Takes a flow out.
+    pub fn remove(&mut self, key: &FlowKey) {
+        if let Some(slot) = self.by_key.get(key) {
+            self.vacate(*slot as usize);
+        }
+    }
+
+    /// Takes out all flows of a peer.
+    pub fn remove_peer(&mut self, peer: u32) {
+        for slot in 0..self.slots.len() {
+            if self.held_by(peer as usize) == 0 {
+                break;
+            }
+            if self.slots[slot].is_some_and(|flow| flow.key.peer() == peer) {
+                self.vacate(slot);
+            }
+        }
+    }
+
+    /// Takes out all flows.
+    pub fn clear(&mut self) {
+        self.by_key.clear();
+        self.slots.clear();
+        self.free.clear();
+        self.by_peer.clear();
+        self.swept_to = 0;
+    }
+
+    /// Looks at the next `count` places and takes out what has expired.
+    pub fn sweep(&mut self, count: usize, now: Instant) {
+        for _ in 0..count.min(self.slots.len()) {
+            self.swept_to = (self.swept_to + 1) % self.slots.len();
+            if self.slots[self.swept_to].is_some_and(|flow| flow.expires_at <= now) {
+                self.vacate(self.swept_to);
+            }
+        }
+    }
+
+    /// How many flows are held, expired ones that were not swept yet included.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    fn held_by(&self, peer: usize) -> usize {
+        self.by_peer.get(peer).copied().unwrap_or(0)
+    }
+
+    fn vacate(&mut self, slot: usize) {
+        if let Some(flow) = self.slots[slot].take() {
+            self.by_key.remove(&flow.key);
+            self.by_peer[flow.key.peer() as usize] -= 1;
+            self.free.push(slot as u32);
+        }
+    }
+}

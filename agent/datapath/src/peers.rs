@@ -1,0 +1,305 @@
+//! The other ends of a shard's tunnels, and every way to find one: by name, by public key, by receiver
+//! index, by overlay address.
+//!
+//! A peer's number is its place here and is used again after it; its receiver index is drawn at random
+//! so that a datagram meant for a former peer finds nobody. `index mod shards` is the owning shard.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use foldhash::fast::RandomState as FastState;
+use partywall_proto::ids::AgentId;
+use partywall_proto::keys::WireguardKey;
+use partywall_proto::overlay::Peer;
+
+use crate::counters::Traffic;
+use crate::filter::{PEERS_MAX, PeerView};
+use crate::packet::{Address, PrefixTable};
+use crate::tunnel::{INDICES, Identity, Tunnel};
+
+/// One other end.
+#[derive(Debug)]
+pub(crate) struct PeerEntry {
+    /// Its place in the table.
+    pub(crate) number: u32,
+    /// As the config has it.
+    pub(crate) config: Peer,
+    /// Its WireGuard state.
+    pub(crate) tunnel: Tunnel,
+    /// Where datagrams go: where it was last heard, or else where it is called.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// When the tunnel last came up; none while it is down.
+    pub(crate) connected_at: Option<Instant>,
+    /// Packets that wait for a handshake, not judged for good yet.
+    pub(crate) waiting: VecDeque<Vec<u8>>,
+    /// Received from it.
+    pub(crate) received: Traffic,
+    /// Sent to it.
+    pub(crate) sent: Traffic,
+    index: u32,
+    unanswered_calls: usize,
+}
+
+impl PeerEntry {
+    /// What the filter needs to know.
+    pub(crate) fn view(&self) -> PeerView<'_> {
+        let classes = &self.config.classes;
+        PeerView { number: self.number, classes, connected_at: self.connected_at }
+    }
+
+    /// It was heard at `from`, beyond doubt: that is where it is now (WireGuard paper §2.1).
+    pub(crate) fn heard(&mut self, from: SocketAddr) {
+        self.endpoint = Some(from);
+        self.unanswered_calls = 0;
+    }
+
+    /// Where the next call goes: each unanswered one makes the next endpoint of the config's list the
+    /// one to try.
+    pub(crate) fn endpoint_to_call(&mut self) -> Option<SocketAddr> {
+        let endpoints = &self.config.endpoints;
+        if self.unanswered_calls > 0 && !endpoints.is_empty() {
+            let at = endpoints.iter().position(|known| Some(*known) == self.endpoint);
+            self.endpoint = Some(endpoints[at.map_or(0, |at| at + 1) % endpoints.len()]);
+        }
+        self.unanswered_calls += 1;
+        self.endpoint
+    }
+
+    /// Notes whether the tunnel came up or went down; true if it came up.
+    pub(crate) fn note_connection(&mut self, now: Instant) -> bool {
+        let came_up = self.tunnel.is_connected() && self.connected_at.is_none();
+        if came_up {
+            self.connected_at = Some(now);
+        } else if !self.tunnel.is_connected() {
+            self.connected_at = None;
+        }
+        came_up
+    }
+
+    /// Whether `peer` can go on with this entry's keys.
+    fn keeps_tunnel(&self, peer: &Peer) -> bool {
+        self.config.public_key == peer.public_key
+            && self.config.preshared_key == peer.preshared_key
+            && self.config.keepalive_s == peer.keepalive_s
+    }
+}
+
+/// What [`Peers::set`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerChange {
+    /// It is as it was.
+    None,
+    /// The tunnel goes on, but flows must be judged anew.
+    Changed(u32),
+    /// The tunnel goes on, but under another session: its flows must be cut.
+    OtherSession(u32),
+    /// There is a new tunnel under this number; flows of the former must be cut.
+    New(u32),
+}
+
+/// All peers of a shard.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    entries: Vec<Option<PeerEntry>>,
+    free: Vec<u32>,
+    by_agent: BTreeMap<AgentId, u32>,
+    by_key: HashMap<WireguardKey, u32>,
+    by_index: HashMap<u32, u32, FastState>,
+    routes: PrefixTable<u32>,
+    shard: u16,
+    shards: u16,
+    draws: RandomState,
+    drawn: u64,
+}
+
+impl Peers {
+    /// No peers yet, for shard `shard` of `shards`.
+    pub(crate) fn new(shard: u16, shards: u16) -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_agent: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_index: HashMap::default(),
+            routes: PrefixTable::default(),
+            shard,
+            shards: shards.max(1),
+            draws: RandomState::new(),
+            drawn: 0,
+        }
+    }
+
+    /// Adds a peer or brings it up to date. A tunnel whose keys stay goes on. None if there is no
+    /// room for another peer.
+    pub(crate) fn set(
+        &mut self,
+        peer: &Peer,
+        identity: &Identity,
+        now: Instant,
+    ) -> Option<PeerChange> {
+        // Another agent's key moves to this one only if that agent loses it.
+        if let Some(holder) = self.by_key.get(&peer.public_key).and_then(|&at| self.at(at))
+            && holder.config.agent != peer.agent
+        {
+            let agent = holder.config.agent.clone();
+            self.remove(&agent);
+        }
+        if let Some(&number) = self.by_agent.get(&peer.agent) {
+            if self.at(number)?.keeps_tunnel(peer) {
+                return self.update(number, peer);
+            }
+            self.remove(&peer.agent);
+        }
+        self.add(peer, identity, now).map(PeerChange::New)
+    }
+
+    /// Takes a peer out; its former number if it was there.
+    pub(crate) fn remove(&mut self, agent: &AgentId) -> Option<u32> {
+        let number = self.by_agent.remove(agent)?;
+        let entry = self.entries[number as usize].take()?;
+        self.by_key.remove(&entry.config.public_key);
+        self.by_index.remove(&entry.index);
+        self.unroute(number, &entry.config);
+        self.free.push(number);
+        Some(number)
+    }
+
+    /// Takes all peers out.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.shard, self.shards);
+    }
+
+    /// The peer of this number.
+    pub(crate) fn at(&self, number: u32) -> Option<&PeerEntry> {
+        self.entries.get(number as usize)?.as_ref()
+    }
+
+    /// The peer of this number.
+    pub(crate) fn at_mut(&mut self, number: u32) -> Option<&mut PeerEntry> {
+        self.entries.get_mut(number as usize)?.as_mut()
+    }
+
+    /// Numbers in use are below this.
+    pub(crate) fn numbers(&self) -> u32 {
+        // Bounded by PEERS_MAX.
+        self.entries.len() as u32
+    }
+
+    /// The peer with this name.
+    pub(crate) fn by_agent(&self, agent: &AgentId) -> Option<u32> {
+        self.by_agent.get(agent).copied()
+    }
+
+    /// The peer with this public key.
+    pub(crate) fn by_key(&self, key: &WireguardKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The peer that was given this receiver index.
+    pub(crate) fn by_index(&self, index: u32) -> Option<u32> {
+        self.by_index.get(&index).copied()
+    }
+
+    /// The peer that `address` belongs to.
+    pub(crate) fn by_address(&self, address: Address) -> Option<u32> {
+        self.routes.find(address).copied()
+    }
+
+    /// The names of all peers, in order.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = &AgentId> {
+        self.by_agent.keys()
+    }
+
+    /// All peers, in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PeerEntry> {
+        self.by_agent.values().filter_map(|&number| self.at(number))
+    }
+
+    fn update(&mut self, number: u32, peer: &Peer) -> Option<PeerChange> {
+        let entry = self.at_mut(number)?;
+        let before = std::mem::replace(&mut entry.config, peer.clone());
+        if entry.connected_at.is_none() && before.endpoints != peer.endpoints {
+            entry.endpoint = peer.endpoints.first().copied().or(entry.endpoint);
+        }
+        if before.allowed_ips != peer.allowed_ips {
+            self.unroute(number, &before);
+            self.route(number, peer);
+        }
+        let session = |peer: &Peer| peer.session.as_ref().map(|session| session.id.clone());
+        Some(if session(&before) != session(peer) {
+            PeerChange::OtherSession(number)
+        } else if before.classes != peer.classes || before.allowed_ips != peer.allowed_ips {
+            PeerChange::Changed(number)
+        } else {
+            PeerChange::None
+        })
+    }
+
+    fn add(&mut self, peer: &Peer, identity: &Identity, now: Instant) -> Option<u32> {
+        let index = self.draw_index()?;
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None if self.entries.len() >= PEERS_MAX as usize => return None,
+            None => {
+                self.entries.push(None);
+                self.numbers() - 1
+            }
+        };
+        let Peer { public_key, preshared_key, keepalive_s, .. } = peer;
+        let tunnel =
+            Tunnel::new(identity, public_key, preshared_key.as_ref(), *keepalive_s, index, now);
+        self.entries[number as usize] = Some(PeerEntry {
+            number,
+            config: peer.clone(),
+            tunnel,
+            endpoint: peer.endpoints.first().copied(),
+            connected_at: None,
+            waiting: VecDeque::new(),
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            index,
+            unanswered_calls: 0,
+        });
+        self.by_agent.insert(peer.agent.clone(), number);
+        self.by_key.insert(peer.public_key, number);
+        self.by_index.insert(index, number);
+        self.route(number, peer);
+        Some(number)
+    }
+
+    fn route(&mut self, number: u32, peer: &Peer) {
+        for prefix in &peer.allowed_ips {
+            self.routes.insert(*prefix, number);
+        }
+    }
+
+    /// Takes out the peer's prefixes, but not one that another peer was given since.
+    fn unroute(&mut self, number: u32, peer: &Peer) {
+        for prefix in &peer.allowed_ips {
+            if self.routes.at(*prefix) == Some(&number) {
+                self.routes.remove(*prefix);
+            }
+        }
+    }
+
+    /// A free index that belongs to this shard; none if they are about to run out.
+    fn draw_index(&mut self) -> Option<u32> {
+        let places = INDICES / u32::from(self.shards);
+        // Draws stay short: more than half are always free.
+        if self.by_index.len() as u32 >= places / 2 {
+            return None;
+        }
+        loop {
+            self.drawn += 1;
+            let draw = self.draws.hash_one(self.drawn);
+            // Below `places`, so that it fits.
+            let index =
+                (draw % u64::from(places)) as u32 * u32::from(self.shards) + u32::from(self.shard);
+            if !self.by_index.contains_key(&index) {
+                return Some(index);
+            }
+        }
+    }
+}

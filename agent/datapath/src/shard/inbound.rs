@@ -1,0 +1,189 @@
+//! From the UDP socket to the TUN: admit, open, check addresses, judge.
+//!
+//! Nothing that a datagram says counts before it was authenticated, its source address included.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{Outbox, Role, Shard, canonical, check_travel, unreadable};
+use crate::filter::{Direction, DropReason, Verdict};
+use crate::packet::{self, Packet};
+use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, Opened, Refusal, TunnelError};
+
+impl Shard {
+    /// Takes a datagram from the UDP socket.
+    pub fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) {
+        let from = canonical(from);
+        if let Err(reason) = self.receive(from, datagram, now, out) {
+            self.counters.drop(reason);
+        }
+    }
+
+    fn receive(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        if self.frame.is_none() {
+            return Err(DropReason::NoConfig);
+        }
+        let message = Message::read(datagram).ok_or(DropReason::GarbageDatagram)?;
+        if let Some(index) = message.receiver() {
+            let owner = index % u32::from(self.settings.shards.max(1));
+            if owner != u32::from(self.settings.shard) {
+                return Err(DropReason::OtherShard);
+            }
+        }
+        let by_index = |index| self.peers.by_index(index).ok_or(DropReason::UnknownIndex);
+        match message {
+            Message::Data(index) => {
+                let number = by_index(index)?;
+                self.receive_data(number, from, datagram, now, out)
+            }
+            Message::CookieReply(index) => {
+                let number = by_index(index)?;
+                self.receive_handshake(number, message, from, datagram, now, out)
+            }
+            Message::Response(index) => {
+                let number = by_index(index)?;
+                self.admit(from, datagram, now, out)?;
+                self.receive_handshake(number, message, from, datagram, now, out)
+            }
+            Message::Initiation => {
+                self.admit(from, datagram, now, out)?;
+                let key = self.identity.initiator(datagram).ok_or(DropReason::BadHandshake)?;
+                let number = self.peers.by_key(&key).ok_or(DropReason::UnknownPeer)?;
+                self.receive_handshake(number, message, from, datagram, now, out)
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        from: SocketAddr,
+        message: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
+        match self.identity.admit(from.ip(), message, room, now) {
+            Ok(()) => Ok(()),
+            Err(Refusal::BadMac) => Err(DropReason::BadMac),
+            Err(Refusal::UnderLoad(bytes)) => {
+                out.send(from, bytes);
+                Err(DropReason::UnderLoad)
+            }
+        }
+    }
+
+    fn receive_handshake(
+        &mut self,
+        number: u32,
+        message: Message,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
+        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
+        let opened = entry.tunnel.open(datagram, now, room).map_err(unopened)?;
+        // A cookie proves that somebody holds the peer's public key, which is no secret.
+        if !matches!(message, Message::CookieReply(_)) {
+            entry.heard(from);
+        }
+        if let Opened::Reply(bytes) = opened {
+            out.send(from, bytes);
+        }
+        self.peer_spoke(number, now, out);
+        Ok(())
+    }
+
+    fn receive_data(
+        &mut self,
+        number: u32,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
+        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
+        let opened = entry.tunnel.open(datagram, now, room);
+        if matches!(opened, Ok(_) | Err(TunnelError::NotIp)) {
+            entry.heard(from);
+        }
+        let bytes = match opened.map_err(unopened)? {
+            Opened::Packet(bytes) => bytes,
+            Opened::Nothing | Opened::Reply(_) => {
+                self.peer_spoke(number, now, out);
+                return Ok(());
+            }
+        };
+        let judged = self.judge_inner(number, &room[..bytes], now).map(|packet| packet.bytes.len());
+        if let Ok(bytes) = judged {
+            out.deliver(bytes);
+            self.counters.received.add(bytes);
+            if let Some(entry) = self.peers.at_mut(number) {
+                entry.received.add(bytes);
+            }
+        }
+        self.peer_spoke(number, now, out);
+        judged.map(|_| ())
+    }
+
+    /// Judges a decrypted packet.
+    fn judge_inner<'a>(
+        &mut self,
+        number: u32,
+        bytes: &'a [u8],
+        now: Instant,
+    ) -> Result<Packet<'a>, DropReason> {
+        let packet = packet::parse(bytes).map_err(unreadable)?;
+        check_travel(packet.source, packet.destination)?;
+        // Cryptokey routing: the peer speaks for the addresses that are routed to it, and no others.
+        if self.peers.by_address(packet.source) != Some(number) {
+            return Err(DropReason::WrongSource);
+        }
+        if self.settings.role == Role::Device {
+            let frame = self.frame.as_ref().ok_or(DropReason::NoConfig)?;
+            if !frame.addresses.contains(&packet.destination) {
+                return Err(DropReason::WrongDestination);
+            }
+        }
+        let entry = self.peers.at(number).ok_or(DropReason::UnknownIndex)?;
+        match self.filter.verdict(Direction::OutOfTunnel, &packet, &entry.view(), now) {
+            Verdict::Pass => Ok(packet),
+            Verdict::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// A peer was heard: if its tunnel came up by that, what waited for it goes.
+    fn peer_spoke(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+        let Some(entry) = self.peers.at_mut(number) else { return };
+        if entry.note_connection(now) {
+            // Judged once more: rules may have changed while they waited.
+            for packet in std::mem::take(&mut entry.waiting) {
+                self.handle_packet(&packet, now, out);
+            }
+        }
+    }
+}
+
+fn unopened(error: TunnelError) -> DropReason {
+    match error {
+        TunnelError::Handshake => DropReason::BadHandshake,
+        TunnelError::NoKeys => DropReason::NoKeys,
+        TunnelError::Replayed => DropReason::Replayed,
+        TunnelError::Unauthentic => DropReason::Unauthentic,
+        TunnelError::NotIp => DropReason::Malformed,
+    }
+}
