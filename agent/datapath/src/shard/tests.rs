@@ -1,1 +1,6 @@
-//! Tests.
+//! Tests of whole shards: a device and a gateway wired back to back in memory.
+
+mod drops;
+mod lab;
+mod promises;
+mod status;
