@@ -150,7 +150,8 @@ mod tests {
             let mut doomed = [open("100.64.0.5"), open("fd00:64::5")];
             let (mut spared, _held) = open("127.0.0.1");
             let addresses = ["100.64.0.5".parse().unwrap(), "fd00:64::5".parse().unwrap()].into();
-            assert!(kill_bound_to(&addresses).unwrap() >= 4);
+            // The other end of each dies of the reset before its turn comes.
+            assert!(kill_bound_to(&addresses).unwrap() >= 2);
             for (client, _held) in &mut doomed {
                 assert!(client.read(&mut [0; 1]).is_err());
             }

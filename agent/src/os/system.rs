@@ -188,3 +188,276 @@ fn kill_old_sockets(before: &Record, desired: &Desired) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::desired::tests::{device_config, gateway_config};
+    use crate::os::plan::Plan;
+    use crate::os::{FWMARK, ruleset::Ruleset};
+    use crate::sys::netns;
+    use crate::sys::tun::{Features, TunQueue};
+    use partywall_proto::overlay::OverlayConfig;
+    use std::io::ErrorKind;
+    use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::process::Command;
+    use std::time::Duration;
+
+    const TUN: &str = "pw-test0";
+    /// A LAN port with an address in each family and a router that is never there.
+    const LAN: &str = "ip link set lo up; ip link add lan0 type veth peer name far0; ip link set lan0 up;
+        ip link set far0 up; ip addr add 192.0.2.5/24 dev lan0; ip addr add 2001:db8::5/64 dev lan0 nodad;
+        ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8::ffff;
+        ip neigh add 192.0.2.254 lladdr 02:00:00:00:00:01 dev lan0;
+        ip neigh add 2001:db8::ffff lladdr 02:00:00:00:00:01 dev lan0";
+
+    struct Machine {
+        state: tempfile::TempDir,
+        system: System,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let state = tempfile::tempdir().unwrap();
+            std::fs::write(state.path().join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+            let system = System::new(options(state.path()));
+            Self { state, system }
+        }
+
+        async fn reconcile(&mut self, config: &OverlayConfig) {
+            self.system.reconcile(&Desired::for_config(config, TUN, None)).await.unwrap();
+        }
+
+        async fn mend(&self) {
+            System::mend(&options(self.state.path())).await.unwrap();
+        }
+
+        fn resolv_conf(&self) -> String {
+            std::fs::read_to_string(self.state.path().join("resolv.conf")).unwrap()
+        }
+    }
+
+    fn options(state: &Path) -> SystemOptions {
+        SystemOptions { resolv_conf: state.join("resolv.conf"), ..SystemOptions::new(TUN, state) }
+    }
+
+    fn shell(script: &str) -> String {
+        let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// All that the agent may change, as the system's own tools show it.
+    fn picture() -> String {
+        shell(
+            "ip -o addr | sed 's/ valid_lft.*//'; ip rule; ip -6 rule; ip route show table all;
+            ip -6 route show table all; nft list ruleset;
+            cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding \
+                /proc/sys/net/ipv4/conf/all/src_valid_mark /proc/sys/net/ipv6/conf/*/accept_ra",
+        )
+    }
+
+    fn send(mark: u32, to: &str) -> std::io::Result<usize> {
+        let to: SocketAddr = to.parse().unwrap();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).unwrap();
+        socket2::SockRef::from(&socket).set_mark(mark).unwrap();
+        socket.send_to(b"x", to)
+    }
+
+    fn is_cut(sent: std::io::Result<usize>) -> bool {
+        sent.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    fn tun() -> TunQueue {
+        TunQueue::open(TUN, Features::default()).unwrap()
+    }
+
+    #[test]
+    fn every_config_comes_and_goes_without_a_trace_and_the_same_again_changes_nothing() {
+        for config in [
+            device_config("split"),
+            device_config("full"),
+            gateway_config("nat"),
+            gateway_config("routed"),
+        ] {
+            netns::in_private_network_async(|| async {
+                shell(LAN);
+                let before = picture();
+                let mut machine = Machine::new();
+                let queue = tun();
+                machine.reconcile(&config).await;
+                let netlink = Netlink::connect().unwrap();
+                let mut current = netlink.fetch(TUN).await.unwrap();
+                current.table = nft::fetch().await.unwrap();
+                assert_eq!(
+                    plan(&current, &Desired::for_config(&config, TUN, None)),
+                    Plan::default()
+                );
+                let during = picture();
+                assert_ne!(during, before);
+                machine.reconcile(&config).await;
+                assert_eq!(picture(), during);
+                machine.system.reconcile(&Desired::nothing()).await.unwrap();
+                drop(queue);
+                assert_eq!(picture(), before);
+                assert_eq!(std::fs::read_dir(machine.state.path()).unwrap().count(), 1);
+            });
+        }
+    }
+
+    #[test]
+    fn a_killed_agent_leaves_the_guard_and_what_mends_leaves_nothing() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            let before = picture();
+            let mut machine = Machine::new();
+            let queue = tun();
+            machine.reconcile(&device_config("split")).await;
+            assert!(machine.resolv_conf().contains("nameserver 10.0.0.53"));
+            send(0, "10.1.2.3:9").unwrap();
+            // The kernel does to the interface what it does when the agent is killed.
+            drop(queue);
+            for segment in ["10.1.2.3:9", "100.64.0.1:9", "[fd00:10::1]:9"] {
+                assert!(is_cut(send(0, segment)), "{segment} leaks");
+            }
+            send(0, "198.51.100.1:9").unwrap();
+            send(FWMARK, "10.1.2.3:9").unwrap();
+            machine.mend().await;
+            assert_eq!(picture(), before);
+            assert_eq!(machine.resolv_conf(), "nameserver 192.0.2.53\n");
+            send(0, "10.1.2.3:9").unwrap();
+        });
+    }
+
+    #[test]
+    fn a_full_tunnel_lets_nothing_out_beside_it_but_the_agents_own_and_the_controller() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            let mut machine = Machine::new();
+            let queue = tun();
+            let config = device_config("full");
+            let controller = "192.0.2.9:8443".parse().ok();
+            machine.system.reconcile(&Desired::for_config(&config, TUN, controller)).await.unwrap();
+            for outside in ["198.51.100.1:9", "[2001:db8:1::1]:9", "10.0.0.1:9"] {
+                send(0, outside).unwrap();
+            }
+            let mut packet = [0; 2048];
+            // Router solicitations aside, what was sent is in the tunnel.
+            let sent = std::iter::from_fn(|| {
+                queue.read(&mut packet).ok().map(|bytes| packet[..bytes].to_vec())
+            });
+            assert_eq!(sent.filter(|packet| packet.ends_with(b"x")).count(), 3);
+            assert!(is_cut(send(0, "192.0.2.77:9")), "a neighbour is reached beside the tunnel");
+            assert!(is_cut(send(0, "192.0.2.9:8443")), "the controller is reached by UDP");
+            send(FWMARK, "198.51.100.1:9").unwrap();
+            drop(queue);
+            for outside in ["198.51.100.1:9", "[2001:db8:1::1]:9", "10.0.0.1:9"] {
+                assert!(is_cut(send(0, outside)), "{outside} leaks");
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_on_the_lan_opens_anything_but_what_the_config_offers() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            let mut machine = Machine::new();
+            let _queue = tun();
+            machine.reconcile(&device_config("split")).await;
+            let _offered = TcpListener::bind("0.0.0.0:8050").unwrap();
+            let _private = TcpListener::bind("0.0.0.0:9000").unwrap();
+            std::thread::scope(|scope| {
+                let (tell, told) = std::sync::mpsc::channel();
+                let (go, ready) = std::sync::mpsc::channel();
+                let neighbour =
+                    scope.spawn(|| netns::in_private_network(move || neighbour(&tell, &ready)));
+                let neighbours_network = told.recv().unwrap();
+                shell(&format!("ip link set far0 netns {neighbours_network}; ip link set lan0 up"));
+                go.send(()).unwrap();
+                told.recv().unwrap();
+                // The device may open towards the LAN what is not the segment's.
+                assert!(opens("192.0.2.77:7000"));
+                assert_eq!(neighbour.join().unwrap(), [true, false, false]);
+            });
+        });
+    }
+
+    /// A machine on the LAN that listens, and then tries an offered service, another one, and the offered one
+    /// by the device's overlay address.
+    fn neighbour(
+        tell: &std::sync::mpsc::Sender<i32>,
+        ready: &std::sync::mpsc::Receiver<()>,
+    ) -> [bool; 3] {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        ready.recv().unwrap();
+        shell(
+            "ip link set lo up; ip link set far0 up; ip addr add 192.0.2.77/24 dev far0;
+            ip route add 100.64.0.5 via 192.0.2.5",
+        );
+        let _server = TcpListener::bind("192.0.2.77:7000").unwrap();
+        tell.send(0).unwrap();
+        ["192.0.2.5:8050", "192.0.2.5:9000", "100.64.0.5:8050"].map(opens)
+    }
+
+    fn opens(to: &str) -> bool {
+        TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(500)).is_ok()
+    }
+
+    #[test]
+    fn a_table_that_somebody_changed_is_put_right_and_other_tables_stay() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            shell("nft add table inet other");
+            let mut machine = Machine::new();
+            let _queue = tun();
+            machine.reconcile(&device_config("split")).await;
+            let whole = nft::fetch().await.unwrap();
+            for meddling in
+                ["nft flush chain inet partywall output", "nft delete table inet partywall"]
+            {
+                shell(meddling);
+                assert_ne!(nft::fetch().await.unwrap(), whole);
+                machine.reconcile(&device_config("split")).await;
+                assert_eq!(nft::fetch().await.unwrap(), whole);
+            }
+            machine.mend().await;
+            assert_eq!(shell("nft list tables").trim(), "table inet other");
+        });
+    }
+
+    #[test]
+    fn without_a_tunnel_interface_the_guard_stands_and_the_error_says_what_is_missing() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            let mut machine = Machine::new();
+            let desired = Desired::for_config(&device_config("split"), TUN, None);
+            let refused = machine.system.reconcile(&desired).await.unwrap_err();
+            assert!(matches!(refused, OsError::NoLink { .. }), "{refused}");
+            assert!(is_cut(send(0, "10.1.2.3:9")));
+        });
+    }
+
+    #[test]
+    fn rulesets_are_as_committed() {
+        for (name, config) in [
+            ("device-split", device_config("split")),
+            ("device-full", device_config("full")),
+            ("gateway-nat", gateway_config("nat")),
+        ] {
+            let controller = "192.0.2.9:8443".parse().ok();
+            let ruleset = Desired::for_config(&config, TUN, controller).ruleset;
+            let transaction = ruleset.as_ref().map(Ruleset::replacement).unwrap();
+            let is = format!("{transaction:#}\n");
+            let path = format!("{}/src/os/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("PARTYWALL_BLESS").is_some() {
+                std::fs::write(&path, &is).unwrap();
+            }
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(
+                is, committed,
+                "{path} differs; if that is meant, run with PARTYWALL_BLESS=1"
+            );
+        }
+    }
+}
