@@ -81,6 +81,18 @@ impl Handshake {
         Self { keys: keys.clone(), ephemeral, chain, hash: hashed, index, message }
     }
 
+    /// An initiation that is right as far as anybody can tell without a Diffie-Hellman exchange: its
+    /// first mac holds, the rest is noise. What a flood is made of.
+    pub fn begin_nonsense(gateway: &Bytes32) -> Vec<u8> {
+        let mut message = [&[1, 0, 0, 0], rand::random::<Bytes32>().as_slice()].concat();
+        message.extend(rand::random::<Bytes32>());
+        message.extend(rand::random::<Bytes32>());
+        message.resize(116, 0x5a);
+        message.extend(mac1(gateway, &message));
+        message.extend([0; 16]);
+        message
+    }
+
     /// The answer (§5.4.3) and the keys that follow from it (§5.4.5).
     ///
     /// # Errors

@@ -75,6 +75,6 @@ pub(super) fn destinations(scene: &Scene, side: &Side) -> Vec<Row> {
         0,
         &[0, 1, 0, 1],
     );
-    rows.push(Row::new(side, "ping of a server that is not offered", "no-rule", echo.bytes()));
+    rows.push(Row::new(side, "ping of an address that no rule names", "no-rule", echo.bytes()));
     rows
 }

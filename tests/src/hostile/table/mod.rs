@@ -32,7 +32,9 @@ pub struct Side {
     pub server: IpAddr,
     /// A server that the hostile user may not reach.
     pub closed_server: IpAddr,
-    /// The first addresses of the other segment's pool: its gateway and a device.
+    /// An address of the organisation's network that no rule names, whatever the protocol.
+    pub unlisted: IpAddr,
+    /// The other segment's gateway, on the overlay.
     pub other_gateway: IpAddr,
     /// A device of the other segment.
     pub other_device: IpAddr,
@@ -140,6 +142,7 @@ mod tests {
             neighbour_port: 40000,
             server: address(7),
             closed_server: address(8),
+            unlisted: address(12),
             other_gateway: address(9),
             other_device: address(10),
             other_underlay: address(11),
