@@ -38,6 +38,14 @@ impl Host {
     /// A command on this host, for callers who want their own pipes. Partywall's programs are on the
     /// `PATH`. The child is `nsenter`, which waits for the program and ends as it does.
     pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.interactive(args);
+        // Ctrl-C at a terminal is for the caller, who then ends the lab in order.
+        command.process_group(0);
+        command
+    }
+
+    /// As [`Host::command`], for a person at a terminal.
+    pub fn interactive(&self, args: &[&str]) -> Command {
         let root = format!("/proc/{}/root/run", self.holder);
         let mut command = Command::new("nsenter");
         command
@@ -47,8 +55,7 @@ impl Host {
             .arg(format!("--pid=/proc/{}/ns/pid_for_children", self.holder))
             .args(["--wd=/", "--"])
             .args(args)
-            .env("PATH", binaries::path())
-            .process_group(0);
+            .env("PATH", binaries::path());
         command
     }
 

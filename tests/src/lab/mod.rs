@@ -4,7 +4,7 @@
 //! goes, every process, interface and file of the lab goes with it, however the caller ended.
 
 pub mod binaries;
-//mod building;
+mod building;
 mod capture;
 mod credentials;
 mod holder;
@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod script;
 mod servers;
+mod site;
 mod topology;
 pub mod totp;
 mod wait;
@@ -24,12 +25,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-//pub use building::{Building, CONTROLLER_PORT};
+pub use building::{Building, BuildingState, CONTROLLER_PORT};
 pub use capture::{Capture, Frame};
 pub use credentials::Credentials;
 pub use host::Host;
 pub use output::Output;
 pub use process::Process;
+pub use site::{Part, Site};
 pub use topology::Topology;
 pub use wait::{wait_for, within};
 
