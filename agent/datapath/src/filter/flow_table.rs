@@ -213,7 +213,7 @@ impl FlowTable {
     }
 
     /// How many flows are held, expired ones that were not swept yet included.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.by_key.len()
     }
 
@@ -227,5 +227,69 @@ impl FlowTable {
             self.by_peer[flow.key.peer() as usize] -= 1;
             self.free.push(slot as u32);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::flow_key::{Conversation, Direction};
+    use crate::packet;
+    use crate::testing::{packet, start, udp};
+
+    /// A UDP flow of a peer, told from others by its port.
+    fn flow(peer: u32, port: u16, now: Instant) -> Flow {
+        let bytes = packet("10.0.0.1", "10.0.0.2", &udp(port, 53, 1));
+        let packet = packet::parse(&bytes).unwrap();
+        let key = FlowKey::new(Direction::OutOfTunnel, peer, &packet, Conversation::Udp(port, 53));
+        Flow::new(key, Side::Remote, 0, 0, FlowState::Udp { answered: false }, now)
+    }
+
+    #[test]
+    fn one_peer_cannot_use_up_the_table() {
+        let now = start();
+        let mut table = FlowTable::new(10, 4);
+        let mut held =
+            |peer| (0..9).filter(|p| table.insert(flow(peer, *p, now), now).is_ok()).count();
+        assert_eq!((held(1), held(2), held(3)), (4, 4, 2));
+    }
+
+    #[test]
+    fn an_expired_flow_is_not_found_and_makes_room() {
+        let now = start();
+        let mut table = FlowTable::new(4, 4);
+        let flows: Vec<_> = (0..4).map(|port| flow(1, port, now)).collect();
+        flows.iter().for_each(|flow| table.insert(*flow, now).unwrap());
+        let later = now + UDP_UNANSWERED;
+        assert!(table.find(&flows[0].key, now).is_some());
+        assert!(table.find(&flows[0].key, later).is_none());
+        table.insert(flow(1, 9, later), later).unwrap();
+        assert_eq!(table.held(), 1);
+    }
+
+    #[test]
+    fn removing_a_peer_leaves_the_others_and_its_place_can_be_used_again() {
+        let now = start();
+        let mut table = FlowTable::new(8, 8);
+        for (peer, port) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+            table.insert(flow(peer, port, now), now).unwrap();
+        }
+        table.remove_peer(1);
+        assert_eq!(table.held(), 2);
+        assert!(table.find(&flow(1, 1, now).key, now).is_none());
+        assert!(table.find(&flow(2, 2, now).key, now).is_some());
+        table.insert(flow(1, 1, now), now).unwrap();
+        assert!(table.find(&flow(1, 1, now).key, now).is_some());
+    }
+
+    #[test]
+    fn what_is_closed_is_not_kept_by_what_comes_after() {
+        let now = start();
+        let closed = FlowState::Tcp(TcpState::Closed);
+        let mut flow = flow(1, 1, now);
+        flow.touch(closed, now);
+        let ends = flow.expires_at;
+        flow.touch(closed, now + Duration::from_secs(5));
+        assert_eq!(flow.expires_at, ends);
     }
 }

@@ -21,7 +21,7 @@ fn row(reason: DropReason) -> (At, Act) {
     match reason {
         D::NoConfig => (Gateway, |lab| {
             lab.at_gateway(&Update::Clear);
-            lab.from_network(&packet(SERVER, DEVICE, &udp(53, 5000, 1)));
+            lab.network_sends(&packet(SERVER, DEVICE, &udp(53, 5000, 1)));
         }),
         D::GarbageDatagram => (Gateway, |lab| {
             lab.datagram(false, &[0xff; 200]);
@@ -82,7 +82,7 @@ fn row(reason: DropReason) -> (At, Act) {
         D::NoEndpoint => (Gateway, |lab| {
             let other = device_peer("desk-2", 3, 8, r#""10.64.0.6""#);
             lab.at_gateway(&Update::PeerSet(Box::new(peer(&other))));
-            lab.from_network(&packet("10.1.7.3", "10.64.0.6", &tcp(1, 22, SYN)));
+            lab.network_sends(&packet("10.1.7.3", "10.64.0.6", &tcp(1, 22, SYN)));
         }),
         D::NoHandshake => (Device, |lab| {
             let limit = lab.device.settings.limits.waiting_packets;
@@ -123,7 +123,7 @@ fn row(reason: DropReason) -> (At, Act) {
             lab.forged_by_device(&packet(DEVICE, "127.0.0.1", &udp(1, 53, 1)));
         }),
         D::NoRoute => (Gateway, |lab| {
-            lab.from_network(&packet(SERVER, "10.64.9.9", &udp(53, 1, 1)));
+            lab.network_sends(&packet(SERVER, "10.64.9.9", &udp(53, 1, 1)));
         }),
         D::WrongSource => (Gateway, |lab| {
             lab.forged_by_device(&packet("10.64.0.6", SERVER, &udp(1, 53, 1)));
@@ -138,9 +138,9 @@ fn row(reason: DropReason) -> (At, Act) {
             lab.forged_by_device(&packet(DEVICE, SERVER, &tcp(1, 25, SYN)));
         }),
         D::FlowCut => (Gateway, |lab| {
-            lab.from_device(&packet(DEVICE, SERVER, &udp(1, 53, 1)));
+            lab.device_sends(&packet(DEVICE, SERVER, &udp(1, 53, 1)));
             lab.at_gateway(&Update::RulesSet(table("[]")));
-            lab.from_network(&packet(SERVER, DEVICE, &udp(53, 1, 1)));
+            lab.network_sends(&packet(SERVER, DEVICE, &udp(53, 1, 1)));
         }),
         D::FlowTableFull => (Gateway, |lab| {
             for port in 0..9 {

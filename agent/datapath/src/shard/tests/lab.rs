@@ -155,14 +155,14 @@ impl Lab {
     }
 
     /// A packet from the device's TUN; what arrives anywhere.
-    pub(super) fn from_device(&mut self, packet: &[u8]) -> Arrived {
+    pub(super) fn device_sends(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         self.device.handle_packet(packet, self.now, &mut out);
         self.settle(true, &out)
     }
 
     /// A packet from the gateway's TUN; what arrives anywhere.
-    pub(super) fn from_network(&mut self, packet: &[u8]) -> Arrived {
+    pub(super) fn network_sends(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         self.gateway.handle_packet(packet, self.now, &mut out);
         self.settle(false, &out)
