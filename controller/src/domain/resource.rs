@@ -14,6 +14,7 @@ use partywall_proto::ids::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::authority::Scope;
 use super::catalogue::{Catalogue, Table};
 
 /// A kind of thing that an admin sets up. Implemented by the specs themselves.
@@ -31,6 +32,9 @@ pub trait Resource:
     fn table(catalogue: &Catalogue) -> &Table<Self>;
     /// As [`Resource::table`], to change it.
     fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self>;
+
+    /// Whose it is; none where it names something that is not there, which checks refuse.
+    fn scope(&self, catalogue: &Catalogue) -> Option<Scope>;
 
     /// This one as a path: `segments/council`.
     fn path(&self) -> String {
@@ -59,7 +63,8 @@ impl Display for GroupKey {
 }
 
 macro_rules! resources {
-    ($($spec:ident = $kind:literal, $table:ident, $key:ty, |$this:ident| $name:expr;)*) => {$(
+    ($($spec:ident = $kind:literal, $table:ident, $key:ty, |$this:ident| $name:expr,
+        |$that:ident, $all:ident| $scope:expr;)*) => {$(
         impl Resource for $spec {
             const KIND: &'static str = $kind;
             type Key = $key;
@@ -67,6 +72,11 @@ macro_rules! resources {
             fn key(&self) -> $key {
                 let $this = self;
                 $name
+            }
+
+            fn scope(&self, $all: &Catalogue) -> Option<Scope> {
+                let $that = self;
+                $scope
             }
 
             fn table(catalogue: &Catalogue) -> &Table<Self> {
@@ -81,13 +91,27 @@ macro_rules! resources {
 }
 
 resources! {
-    OrganisationSpec = "organisations", organisations, OrganisationId, |it| it.name.clone();
-    BuildingSpec = "buildings", buildings, BuildingId, |it| it.name.clone();
-    SegmentSpec = "segments", segments, SegmentId, |it| it.name.clone();
-    GatewaySpec = "gateways", gateways, GatewayId, |it| it.name.clone();
-    DeviceSpec = "devices", devices, DeviceId, |it| it.name.clone();
+    OrganisationSpec = "organisations", organisations, OrganisationId, |it| it.name.clone(),
+        |it, _all| Some(Scope::Organisation(it.name.clone()));
+    BuildingSpec = "buildings", buildings, BuildingId, |it| it.name.clone(),
+        |_it, _all| Some(Scope::Facilities);
+    SegmentSpec = "segments", segments, SegmentId, |it| it.name.clone(),
+        |it, _all| Some(Scope::Organisation(it.organisation.clone()));
+    GatewaySpec = "gateways", gateways, GatewayId, |it| it.name.clone(),
+        |it, all| {
+            let segment = all.segments.get(&it.segment)?;
+            Some(Scope::Organisation(segment.spec.organisation.clone()))
+        };
+    DeviceSpec = "devices", devices, DeviceId, |it| it.name.clone(),
+        |it, _all| Some(match &it.owner {
+            Some(owner) => Scope::Organisation(owner.organisation().clone()),
+            None => Scope::Facilities,
+        });
     GroupSpec = "groups", groups, GroupKey,
-        |it| GroupKey { organisation: it.organisation.clone(), name: it.name.clone() };
-    UserSpec = "users", users, UserId, |it| it.name.clone();
-    PolicySpec = "policies", policies, SegmentId, |it| it.segment.clone();
+        |it| GroupKey { organisation: it.organisation.clone(), name: it.name.clone() },
+        |it, _all| Some(Scope::Organisation(it.organisation.clone()));
+    UserSpec = "users", users, UserId, |it| it.name.clone(),
+        |it, _all| Some(Scope::Organisation(it.name.organisation().clone()));
+    PolicySpec = "policies", policies, SegmentId, |it| it.segment.clone(),
+        |it, _all| Some(Scope::Organisation(it.organisation.clone()));
 }

@@ -89,3 +89,13 @@ impl Store for MemoryStore {
         self.feed.watch(from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_keeps_the_store_contract() {
+        super::super::conformance::run(|_| MemoryStore::default()).await;
+    }
+}
