@@ -6,6 +6,8 @@
 mod handle;
 mod loss;
 mod report;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod worker;
 
