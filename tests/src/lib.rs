@@ -5,3 +5,15 @@
 
 pub mod hostile;
 pub mod lab;
+pub mod stage;
+
+/// Ends a program: 0, or 1 with one message that names its causes.
+pub fn exit(result: anyhow::Result<()>) -> std::process::ExitCode {
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -62,8 +63,12 @@ struct Kept {
     building: Option<partywall_tests::lab::BuildingState>,
 }
 
-fn main() -> Result<()> {
-    match Args::parse().verb {
+fn main() -> ExitCode {
+    partywall_tests::exit(run(Args::parse().verb))
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
         Verb::Up { topology, bare } => up(&topology, bare),
         Verb::Exec { host, command } => exec(&host, &command),
         Verb::SignIn { desk, segment, user } => sign_in(&desk, &segment, &user),

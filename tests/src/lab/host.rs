@@ -22,12 +22,17 @@ const RUN_LIMIT_S: &str = "120";
 pub struct Host {
     name: String,
     holder: u32,
+    /// Process id of the host's own holder, in the lab's process namespace.
+    inner: u32,
     dir: PathBuf,
 }
 
 impl Host {
-    pub(super) fn new(name: &str, holder: u32, dir: &Path) -> Self {
-        Self { name: name.into(), holder, dir: dir.into() }
+    pub(super) fn new(name: &str, holder: u32, dir: &Path) -> Result<Self> {
+        let file = format!("/proc/{holder}/root/run/hosts/{name}");
+        let inner = std::fs::read_to_string(&file).with_context(|| file.clone())?;
+        let inner = inner.trim().parse().with_context(|| format!("{file} has {inner:?}"))?;
+        Ok(Self { name: name.into(), holder, inner, dir: dir.into() })
     }
 
     /// The host's name.
@@ -46,12 +51,12 @@ impl Host {
 
     /// As [`Host::command`], for a person at a terminal.
     pub fn interactive(&self, args: &[&str]) -> Command {
-        let root = format!("/proc/{}/root/run", self.holder);
+        let own = format!("/proc/{}/root/proc/{}/ns", self.holder, self.inner);
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--net={root}/netns/{}", self.name))
-            .arg(format!("--mount={root}/mntns/{}", self.name))
-            .arg(format!("--uts={root}/utsns/{}", self.name))
+            .arg(format!("--net={own}/net"))
+            .arg(format!("--mount={own}/mnt"))
+            .arg(format!("--uts={own}/uts"))
             .arg(format!("--pid=/proc/{}/ns/pid_for_children", self.holder))
             .args(["--wd=/", "--"])
             .args(args)

@@ -100,7 +100,7 @@ impl Lab {
         };
         lab.holder.refuse_uplink()?;
         lab.holder.run_script(&script::build(topology))?;
-        lab.hosts = hosts(topology, lab.holder.pid(), &lab.dir);
+        lab.hosts = hosts(topology, lab.holder.pid(), &lab.dir)?;
         lab.servers = servers::start(topology, &lab.hosts, &lab.dir)?;
         Ok(lab)
     }
@@ -114,7 +114,7 @@ impl Lab {
         Ok(Self {
             topology: state.topology.clone(),
             servers: Vec::new(),
-            hosts: hosts(&state.topology, state.pid, &state.dir),
+            hosts: hosts(&state.topology, state.pid, &state.dir)?,
             holder,
             dir: state.dir.clone(),
             keep: true,
@@ -202,7 +202,7 @@ impl Drop for Lab {
     }
 }
 
-fn hosts(topology: &Topology, holder: u32, dir: &Path) -> BTreeMap<String, Host> {
-    let host = |name: &String| (name.clone(), Host::new(name, holder, dir));
+fn hosts(topology: &Topology, holder: u32, dir: &Path) -> Result<BTreeMap<String, Host>> {
+    let host = |name: &String| Ok((name.clone(), Host::new(name, holder, dir)?));
     topology.hosts.keys().map(host).collect()
 }

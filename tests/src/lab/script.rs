@@ -14,7 +14,8 @@ pub(super) fn bridge(network: &str) -> String {
 
 /// The script for `sh -eu`.
 pub(super) fn build(topology: &Topology) -> String {
-    let mut text = String::from("ip link set lo up\n");
+    let mut text =
+        String::from("mkdir -p /run/netns /run/hosts\nmkfifo /run/ready\nip link set lo up\n");
     for network in topology.networks.keys() {
         let bridge = bridge(network);
         // Snooping would keep neighbour discovery from a port until it has been learnt.
@@ -57,9 +58,11 @@ pub(super) fn build(topology: &Topology) -> String {
     text
 }
 
-/// A host's own network, mount and UTS namespaces, kept alive by files in the lab's `/run`. `/etc` is
-/// a private copy, `/run` and `/var/lib` are empty: a host can change its files without anybody else
-/// seeing it. Duplicate address detection and router advertisements are off, for they only cost time.
+/// A host's own network, mount and UTS namespaces. A sleeping process holds them, and its id goes to
+/// `/run/hosts`: binding a mount namespace to a file instead fails on kernels (6.18) whose namespace
+/// ids do not grow with time. `/etc` is a private copy, `/run` and `/var/lib` are empty: a host can
+/// change its files without anybody else seeing it. Duplicate address detection and router
+/// advertisements are off, for they only cost time.
 fn namespaces(name: &str, host: &HostPlan) -> String {
     let nameservers: String =
         host.nameservers.iter().map(|server| format!("nameserver {server}\\n")).collect();
@@ -67,12 +70,11 @@ fn namespaces(name: &str, host: &HostPlan) -> String {
     format!(
         r#"
 ip netns add {name}
-touch /run/mntns/{name} /run/utsns/{name}
 nsenter --net=/run/netns/{name} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
   net.ipv6.conf.all.accept_ra=0 net.ipv6.conf.default.accept_ra=0 \
   net.ipv4.ip_forward={forwards} net.ipv6.conf.all.forwarding={forwards}
 ip -n {name} link set lo up
-nsenter --net=/run/netns/{name} unshare --mount=/run/mntns/{name} --uts=/run/utsns/{name} sh -eu <<'HOST'
+nsenter --net=/run/netns/{name} unshare --mount --uts sh -eu 3>/run/ready <<'HOST' &
 hostname {name}
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 run /run
@@ -87,7 +89,11 @@ echo {name} >/etc/hostname
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n' >/etc/hosts
 mount -t tmpfs -o mode=755 state /var/lib
 mkdir -p -m 700 /var/lib/partywall
+echo $$ >&3
+exec sleep infinity </dev/null >/dev/null 2>&1 3>&-
 HOST
+read -r pid </run/ready
+echo "$pid" >/run/hosts/{name}
 "#
     )
 }
