@@ -1,7 +1,9 @@
-//! The daemon's hold on the data path: starts the workers, tells them what to enforce, asks how they are.
+//! The daemon's hold on the data path: starts the workers, tells them what to enforce, asks how
+//! they are.
 //!
-//! [`DataPlane::apply`] resolves when every shard enforces the update, never earlier: an acknowledged revocation
-//! has cut. A worker that dies is told by [`DataPlane::stopped`]; its TUN goes with it, and the leak guard stays.
+//! [`DataPlane::apply`] resolves when every shard enforces the update, never earlier: an
+//! acknowledged revocation has cut. A worker that dies is told by [`DataPlane::stopped`]; its TUN
+//! goes with it, and the leak guard stays.
 
 use std::any::Any;
 use std::io;

@@ -1,4 +1,5 @@
-//! What the kernel would not take or give: losses outside the shards, counted beside their drop reasons.
+//! What the kernel would not take or give: losses outside the shards, counted beside their drop
+//! reasons.
 
 /// Why a packet or datagram was lost between the kernel and a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,9 @@
-//! The data path's shell: threads, sockets and the TUN around the pure shards of `partywall-datapath`.
+//! The data path's shell: threads, sockets and the TUN around the pure shards of
+//! `partywall-datapath`.
 //!
-//! Packets never leave the thread that read them, and never wait: where a socket or the TUN is full they are
-//! dropped and counted. What asks for a worker's attention comes through its inbox and an eventfd.
+//! Packets never leave the thread that read them, and never wait: where a socket or the TUN is full
+//! they are dropped and counted. What asks for a worker's attention comes through its inbox and an
+//! eventfd.
 
 mod handle;
 mod loss;

@@ -1,4 +1,5 @@
-//! A device's and a gateway's data path on real TUNs, in two network namespaces with a cable between them.
+//! A device's and a gateway's data path on real TUNs, in two network namespaces with a cable
+//! between them.
 //!
 //! Each end lives on a thread of its own namespace, and so do its worker and its sockets.
 
@@ -183,12 +184,12 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
                 !echoes("10.0.0.1:7", SILENCE),
                 "something is carried before anything is allowed"
             );
-            plane.apply(device_update()).await.unwrap();
+            movable(plane.apply(device_update())).await.unwrap();
             assert!(echoes("10.0.0.1:7", DEADLINE) && echoes("[fd00:10::1]:7", DEADLINE));
             shell("ping -c 1 -W 5 10.0.0.1; ping -c 1 -W 5 fd00:10::1");
             bulk_comes_back_whole();
 
-            let report = plane.report().await.unwrap();
+            let report = movable(plane.report()).await.unwrap();
             assert!(
                 report.received.bytes > BULK_BYTES as u64 && report.sent.bytes > BULK_BYTES as u64
             );
@@ -199,10 +200,14 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
             done.recv().unwrap();
             assert!(!echoes("10.0.0.1:7", SILENCE) && !echoes("[fd00:10::1]:7", SILENCE));
             drop(ask);
-            plane.stop().await;
+            movable(plane.stop()).await;
             assert!(!std::path::Path::new("/proc/thread-self/net/dev_snmp6/pw-test0").exists());
         });
     });
+}
+
+fn movable<T: Send>(value: T) -> T {
+    value
 }
 
 #[test]
@@ -224,7 +229,7 @@ fn a_worker_that_loses_its_tun_is_told_and_whoever_asks_it_is_not_left_waiting()
         let plane = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
         plane.apply(Update::Clear).await.unwrap();
         shell("ip link set pw-test0 up; ip link del pw-test0");
-        let died = tokio::time::timeout(DEADLINE, plane.stopped()).await.unwrap();
+        let died = tokio::time::timeout(DEADLINE, movable(plane.stopped())).await.unwrap();
         assert!(died.to_string().contains("TUN"), "{died}");
         let refused = tokio::time::timeout(DEADLINE, plane.apply(Update::Clear)).await.unwrap();
         assert!(matches!(refused, Err(DataPlaneError::WorkerDied { shard: 0, .. })));

@@ -1,7 +1,8 @@
 //! The UDP socket that carries WireGuard: one dual-stack socket, read and written in batches.
 //!
-//! The socket's mark is what keeps its datagrams out of the tunnel and lets them pass the leak guard. Senders
-//! and destinations are plain IPv4 or IPv6 addresses on this side; mapped ones stay between here and the kernel.
+//! The socket's mark is what keeps its datagrams out of the tunnel and lets them pass the leak
+//! guard. Senders and destinations are plain IPv4 or IPv6 addresses on this side; mapped ones stay
+//! between here and the kernel.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -13,8 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dataplane::loss::{Loss, Losses};
 
-/// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the kernel counts
-/// its own overhead too.
+/// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the
+/// kernel counts its own overhead too.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The largest UDP payload, and so the largest that GRO gathers into one read.
 const DATAGRAM_MAX_BYTES: usize = 65_535;
@@ -27,8 +28,8 @@ pub(super) struct UdpPort {
     local_port: u16,
 }
 
-/// The memory that a socket is read into, allocated once. Apart from the socket, so that what a batch leads to
-/// can be sent while the batch is still being read.
+/// The memory that a socket is read into, allocated once. Apart from the socket, so that what a
+/// batch leads to can be sent while the batch is still being read.
 pub(super) struct Inlet {
     buffers: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
@@ -47,7 +48,8 @@ impl UdpPort {
     /// Binds to `port`, or to one that the kernel chooses, on every address of the machine.
     ///
     /// # Errors
-    /// What the kernel answers: `EADDRINUSE` for a taken port, `EPERM` without `CAP_NET_ADMIN` (the mark).
+    /// What the kernel answers: `EADDRINUSE` for a taken port, `EPERM` without `CAP_NET_ADMIN` (the
+    /// mark).
     pub(super) fn bind(port: Option<u16>, fwmark: u32) -> io::Result<Self> {
         let port = port.unwrap_or(0);
         // A machine without IPv6 has no such sockets, or has no address to bind them to.
@@ -91,13 +93,13 @@ impl UdpPort {
                 continue;
             };
             let segments = contents.len().div_ceil(run.segment_bytes) as u64;
-            match refused.kind() {
-                ErrorKind::WouldBlock => losses.add(Loss::UdpFull, segments),
+            if refused.kind() == ErrorKind::WouldBlock {
+                losses.add(Loss::UdpFull, segments);
+            } else if segments > 1 {
                 // Interfaces without checksum offload refuse segmentation, not the datagrams.
-                _ if segments > 1 => {
-                    self.send_singly(destination, contents, run.segment_bytes, losses)
-                }
-                _ => losses.add(Loss::UdpRefused, 1),
+                self.send_singly(destination, contents, run.segment_bytes, losses);
+            } else {
+                losses.add(Loss::UdpRefused, 1);
             }
         }
     }
@@ -200,7 +202,8 @@ mod tests {
         Run { destination: to, segment_bytes, bytes }
     }
 
-    /// Every datagram that has arrived at `port`, in order. Loopback delivers before `send` returns.
+    /// Every datagram that has arrived at `port`, in order. Loopback delivers before `send`
+    /// returns.
     fn arrived(port: &UdpPort) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut inlet = Inlet::new();
         let mut all = Vec::new();

@@ -1,8 +1,9 @@
-//! One shard's thread: waits for the TUN, the UDP socket, the inbox and the shard's timer, and carries packets
-//! between them.
+//! One shard's thread: waits for the TUN, the UDP socket, the inbox and the shard's timer, and
+//! carries packets between them.
 //!
-//! This is the hot path. Nothing here allocates or locks per packet, and nothing waits but the one `poll`. Each
-//! turn takes at most one batch from either side, so that neither starves the other, the inbox or the timer.
+//! This is the hot path. Nothing here allocates or locks per packet, and nothing waits but the one
+//! `poll`. Each turn takes at most one batch from either side, so that neither starves the other,
+//! the inbox or the timer.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +19,8 @@ use crate::dataplane::report::Part;
 use crate::dataplane::udp::{Inlet, UdpPort};
 use crate::sys::tun::TunQueue;
 
-/// Packets that one turn reads from the TUN, which yields one a call: about as many as a batch of datagrams.
+/// Packets that one turn reads from the TUN, which yields one a call: about as many as a batch of
+/// datagrams.
 const TUN_BATCH: usize = 64;
 /// The largest packet that IP knows.
 const PACKET_MAX_BYTES: usize = 65_535;
@@ -201,8 +203,8 @@ fn flush(tun: &TunQueue, udp: &UdpPort, outbox: &mut Outbox, losses: &mut Losses
     outbox.clear();
 }
 
-/// Errors of a read after which the next read is as good as ever: nothing there, or an ICMP error about
-/// something sent earlier.
+/// Errors of a read after which the next read is as good as ever: nothing there, or an ICMP error
+/// about something sent earlier.
 fn is_passing(refused: &io::Error) -> bool {
     matches!(refused.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
         || matches!(

@@ -1,7 +1,8 @@
 //! What the operating system should look like for one overlay config. Pure.
 //!
-//! On a device the routes sit in a table of their own, which everything but the agent's own packets asks first;
-//! the main table is never changed, so that undoing cannot lose what was somebody else's.
+//! On a device the routes sit in a table of their own, which everything but the agent's own packets
+//! asks first; the main table is never changed, so that undoing cannot lose what was somebody
+//! else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +21,8 @@ use crate::os::routing::{
 use crate::os::ruleset::Ruleset;
 use crate::os::{TABLE, sysctl};
 
-/// What the operating system should look like. [`Desired::nothing`] is how it looked before the agent.
+/// What the operating system should look like. [`Desired::nothing`] is how it looked before the
+/// agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     /// A change of session kills the old one's sockets.
@@ -46,8 +48,8 @@ impl Desired {
         Self::default()
     }
 
-    /// What `config` asks for. `controller` stays reachable beside a full tunnel for the staff's own browser,
-    /// by TCP and at that port only; the agent's own connection needs no exception.
+    /// What `config` asks for. `controller` stays reachable beside a full tunnel for the staff's
+    /// own browser, by TCP and at that port only; the agent's own connection needs no exception.
     pub fn for_config(
         config: &OverlayConfig,
         tun_name: &str,
@@ -132,9 +134,9 @@ fn device_routes(tunnel: TunnelMode, carried: &[Prefix]) -> BTreeSet<Route> {
     prefixes.map(|prefix| Route { table: TABLE, prefix }).collect()
 }
 
-/// Split: our table, which has the segment's prefixes alone. Full: the segment's prefixes first, even where the
-/// LAN has one of them; then what the LAN itself reaches without a default route, which the leak guard still
-/// judges; then the tunnel.
+/// Split: our table, which has the segment's prefixes alone. Full: the segment's prefixes first,
+/// even where the LAN has one of them; then what the LAN itself reaches without a default route,
+/// which the leak guard still judges; then the tunnel.
 fn device_policy(tunnel: TunnelMode, portal: Option<SocketAddr>) -> BTreeSet<PolicyRule> {
     let rule = |priority, ipv4, table| PolicyRule {
         priority,
@@ -163,8 +165,8 @@ fn everything() -> [Prefix; 2] {
     ["0.0.0.0/0", "::/0"].map(|text| text.parse().expect("both are prefixes"))
 }
 
-/// The same addresses without a prefix that lies in another: nftables takes no overlapping sets, and the kernel
-/// needs no route twice.
+/// The same addresses without a prefix that lies in another: nftables takes no overlapping sets,
+/// and the kernel needs no route twice.
 fn disjoint(prefixes: impl Iterator<Item = Prefix>) -> Vec<Prefix> {
     let all: BTreeSet<Prefix> = prefixes.collect();
     let covered = |prefix: &Prefix| all.iter().any(|other| other != prefix && other.covers(prefix));

@@ -1,8 +1,9 @@
-//! The device's leak guard: while a session is up, the segment's traffic leaves by the tunnel or not at all, and
-//! nothing on the LAN opens anything towards this machine.
+//! The device's leak guard: while a session is up, the segment's traffic leaves by the tunnel or
+//! not at all, and nothing on the LAN opens anything towards this machine.
 //!
-//! The guard names the tunnel by its interface name and holds without the agent: after a `kill -9` the interface
-//! is gone, nothing matches it, and everything that the guard speaks of is dropped until the agent mends.
+//! The guard names the tunnel by its interface name and holds without the agent: after a `kill -9`
+//! the interface is gone, nothing matches it, and everything that the guard speaks of is dropped
+//! until the agent mends.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,8 @@ use crate::os::ruleset::{
     set_to,
 };
 
-/// Between connection tracking (-200) and everything that judges (nft(8), "Standard priority names").
+/// Between connection tracking (-200) and everything that judges (nft(8), "Standard priority
+/// names").
 const MANGLE: i32 = -150;
 
 /// What the device's table is made of.
@@ -56,7 +58,8 @@ impl DeviceRules<'_> {
         rules.rule("output", [is(meta("mark"), FWMARK), accept()]);
         rules.rule("output", dhcp(68, 67));
         rules.rule("output", dhcp_v6(546, 547));
-        // Router solicitation, neighbour discovery (RFC 4861) and multicast reports (RFC 2710, RFC 3810).
+        // Router solicitation, neighbour discovery (RFC 4861) and multicast reports (RFC 2710, RFC
+        // 3810).
         rules.rule("output", icmp_v6(&[131, 132, 133, 135, 136, 143]));
         for service in self.lan {
             // Answers alone: the service may not open anything.
@@ -83,7 +86,8 @@ impl DeviceRules<'_> {
         rules.rule("input", [is(meta("iifname"), self.tun_name), accept()]);
         let own: Vec<Prefix> = self.addresses.iter().copied().map(Prefix::host).collect();
         for ipv4 in [true, false] {
-            // Linux answers for any of its addresses on any interface; the LAN must not even learn ours.
+            // Linux answers for any of its addresses on any interface; the LAN must not even learn
+            // ours.
             let Some(destination) = address_in("daddr", &own, ipv4) else { continue };
             rules.rule("input", std::iter::once(destination).chain(drop_as("overlay_destination")));
         }
@@ -104,7 +108,8 @@ impl DeviceRules<'_> {
         rules.rule("input", drop_as("lan_opens"));
     }
 
-    /// A signed-in device is nobody's router: not the LAN's into the tunnel, nor the tunnel's into the LAN.
+    /// A signed-in device is nobody's router: not the LAN's into the tunnel, nor the tunnel's into
+    /// the LAN.
     fn forward(&self, rules: &mut Ruleset) {
         rules.chain("forward", Hook::filter("forward"));
         for direction in ["iifname", "oifname"] {
@@ -130,8 +135,8 @@ impl DeviceRules<'_> {
     }
 }
 
-/// Answers to marked packets get the mark too, so that a machine with strict reverse-path filtering looks for
-/// their sender in the main table and not in the tunnel.
+/// Answers to marked packets get the mark too, so that a machine with strict reverse-path filtering
+/// looks for their sender in the main table and not in the tunnel.
 fn keep_mark(rules: &mut Ruleset) {
     rules.chain("save_mark", Hook { kind: "filter", hook: "postrouting", priority: MANGLE });
     rules.rule("save_mark", [is(meta("mark"), FWMARK), set_to(ct("mark"), FWMARK)]);

@@ -1,5 +1,5 @@
-//! The segment's names while a session is up: through systemd-resolved where it serves this machine, else in
-//! resolv.conf.
+//! The segment's names while a session is up: through systemd-resolved where it serves this
+//! machine, else in resolv.conf.
 
 use std::net::IpAddr;
 
@@ -21,8 +21,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// None where the segment has no resolvers. What is no domain is left out: it would end up in a file and on a
-    /// command line.
+    /// None where the segment has no resolvers. What is no domain is left out: it would end up in a
+    /// file and on a command line.
     pub(super) fn for_session(dns: &Dns, tunnel: TunnelMode, segment: &SegmentId) -> Option<Self> {
         let search: Vec<String> =
             dns.search.iter().filter(|name| is_domain(name)).cloned().collect();

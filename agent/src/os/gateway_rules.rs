@@ -1,8 +1,9 @@
-//! The gateway's table: from the tunnel only towards the segment's prefixes, towards the tunnel only from them,
-//! and nothing past the tunnel at all.
+//! The gateway's table: from the tunnel only towards the segment's prefixes, towards the tunnel
+//! only from them, and nothing past the tunnel at all.
 //!
-//! The agent turns forwarding on, so the last rule of `forward` must stay: without it the building's LAN and the
-//! organisation's network would be joined by the machine that exists to keep them apart.
+//! The agent turns forwarding on, so the last rule of `forward` must stay: without it the
+//! building's LAN and the organisation's network would be joined by the machine that exists to keep
+//! them apart.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -64,7 +65,8 @@ impl GatewayRules<'_> {
         let into_tunnel = || is(meta("oifname"), self.tun_name);
         let from_tunnel = || is(meta("iifname"), self.tun_name);
         rules.chain("forward", Hook::filter("forward"));
-        // Networks that lose ICMP "too big" are common behind gateways; a fitting segment size needs none.
+        // Networks that lose ICMP "too big" are common behind gateways; a fitting segment size
+        // needs none.
         let opening = has(field("tcp", "flags"), "syn");
         let segment_size = json!({"tcp option": {"name": "maxseg", "field": "size"}});
         let fitting = set_to(segment_size, json!({"rt": {"key": "mtu"}}));

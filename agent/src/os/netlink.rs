@@ -1,7 +1,8 @@
-//! Fetches links, addresses, routes and policy rules by rtnetlink(7), and carries out the plan's steps.
+//! Fetches links, addresses, routes and policy rules by rtnetlink(7), and carries out the plan's
+//! steps.
 //!
-//! A step that finds its work already done is no error: the kernel removes routes with their interface, and
-//! somebody may have been faster.
+//! A step that finds its work already done is no error: the kernel removes routes with their
+//! interface, and somebody may have been faster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -154,7 +155,8 @@ fn own_address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
         if let AddressAttribute::Local(local) = attribute {
             address = Some(*local);
         } else if let AddressAttribute::Address(other) = attribute {
-            // On a point-to-point link this may be the far end; the local address then comes beside it.
+            // On a point-to-point link this may be the far end; the local address then comes beside
+            // it.
             address = address.or(Some(*other));
         }
     }

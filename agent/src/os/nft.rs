@@ -12,7 +12,8 @@ use crate::os::error::OsError;
 use crate::os::ruleset::{Fingerprint, Ruleset, TABLE_NAME, fingerprint_of};
 
 const NFT: &str = "nft";
-/// Longer than any transaction of ours takes on a loaded machine; an agent that hangs is worse than one that says so.
+/// Longer than any transaction of ours takes on a loaded machine; an agent that hangs is worse than
+/// one that says so.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What of an error message is repeated.
 const MESSAGE_MAX_BYTES: usize = 500;
@@ -74,9 +75,9 @@ async fn run(arguments: &[&str], input: Option<String>) -> Result<Output, OsErro
 }
 
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "install the package nftables",
-        _ => "see that nft works on this machine",
+    match error.kind() == io::ErrorKind::NotFound {
+        true => "install the package nftables",
+        false => "see that nft works on this machine",
     }
 }
 
@@ -84,7 +85,8 @@ fn refused(what: &str, message: String) -> OsError {
     OsError::Refused { program: NFT, what: what.to_owned(), message }
 }
 
-/// What nft complained about, on one line. It repeats its whole input after each complaint, which is left out.
+/// What nft complained about, on one line. It repeats its whole input after each complaint, which
+/// is left out.
 fn message(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let complaints: Vec<&str> = text.lines().filter(|line| line.contains("rror")).collect();

@@ -1,7 +1,7 @@
 //! From what is to what should be, as steps in an order that never leaves a gap. Pure.
 //!
-//! Tighten, remove, add, loosen: a guard that is wanted stands before anything else changes, and one that is not
-//! goes last.
+//! Tighten, remove, add, loosen: a guard that is wanted stands before anything else changes, and
+//! one that is not goes last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! What a crash would leave behind, written to the state directory before it is done, so that the next start or
-//! `mend` can undo it.
+//! What a crash would leave behind, written to the state directory before it is done, so that the
+//! next start or `mend` can undo it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,8 +29,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What the last run left; nothing where there was none. A file that cannot be read is reported and then
-    /// taken for none: to refuse the network for its sake would help nobody.
+    /// What the last run left; nothing where there was none. A file that cannot be read is reported
+    /// and then taken for none: to refuse the network for its sake would help nobody.
     pub(super) fn load(state_dir: &Path) -> Result<Self, OsError> {
         let path = path(state_dir);
         match std::fs::read(&path) {

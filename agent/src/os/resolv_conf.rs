@@ -1,7 +1,8 @@
 //! Names through resolv.conf(5), for machines without systemd-resolved.
 //!
-//! The original is on disk before the file changes, and our file says so in its first line. Whoever finds both,
-//! after any kind of exit, can put the original back; a file without that line is somebody else's and stays.
+//! The original is on disk before the file changes, and our file says so in its first line. Whoever
+//! finds both, after any kind of exit, can put the original back; a file without that line is
+//! somebody else's and stays.
 
 use std::fs;
 use std::io::{self, Write};
@@ -93,7 +94,8 @@ impl ResolvConf {
             return Ok(Original::Symlink { target: fs::read_link(&self.path)? });
         }
         if self.is_held() {
-            // Ours, but the original is lost: no file is better than a segment's resolvers for ever.
+            // Ours, but the original is lost: no file is better than a segment's resolvers for
+            // ever.
             return Ok(Original::Missing);
         }
         let base64 = BASE64.encode(&fs::read(&self.path)?);
@@ -116,8 +118,8 @@ impl ResolvConf {
     }
 }
 
-/// In containers and network namespaces the file is often a mount of its own, which can be written but not
-/// replaced.
+/// In containers and network namespaces the file is often a mount of its own, which can be written
+/// but not replaced.
 fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     match durable::replace(path, content, mode) {
         Err(error) if is_pinned(&error) => write_in_place(path, content),

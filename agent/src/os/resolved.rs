@@ -1,5 +1,5 @@
-//! Names through systemd-resolved, by `resolvectl`. It keeps them per interface and forgets them with it, so a
-//! crash leaves nothing.
+//! Names through systemd-resolved, by `resolvectl`. It keeps them per interface and forgets them
+//! with it, so a crash leaves nothing.
 
 use std::fs;
 use std::path::Path;

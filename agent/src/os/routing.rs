@@ -1,7 +1,8 @@
-//! Routes and policy rules as values: what of them the agent wants, and what of the kernel's are the agent's.
+//! Routes and policy rules as values: what of them the agent wants, and what of the kernel's are
+//! the agent's.
 //!
-//! Ours are the routes in table [`TABLE`] and those with our protocol number, and the policy rules with our
-//! priorities. All else belongs to somebody and is never touched.
+//! Ours are the routes in table [`TABLE`] and those with our protocol number, and the policy rules
+//! with our priorities. All else belongs to somebody and is never touched.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

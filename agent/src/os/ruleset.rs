@@ -1,7 +1,9 @@
-//! The nftables table `inet partywall` as a value, in the JSON that `nft -j` reads (libnftables-json(5)).
+//! The nftables table `inet partywall` as a value, in the JSON that `nft -j` reads
+//! (libnftables-json(5)).
 //!
-//! The table carries a chain that is named after the digest of its own content, so that the next start can tell
-//! a table that is as it should be from one that must be replaced. Anonymous sets must not overlap.
+//! The table carries a chain that is named after the digest of its own content, so that the next
+//! start can tell a table that is as it should be from one that must be replaced. Anonymous sets
+//! must not overlap.
 
 use data_encoding::HEXLOWER;
 use partywall_proto::nets::{PortRange, Prefix};
@@ -74,8 +76,8 @@ impl Ruleset {
         Fingerprint { digest, rules: self.rules }
     }
 
-    /// One transaction that puts this table in the place of the one that is there, if any. At no moment is
-    /// there none.
+    /// One transaction that puts this table in the place of the one that is there, if any. At no
+    /// moment is there none.
     pub(super) fn replacement(&self) -> Value {
         let table = json!({"table": {"family": FAMILY, "name": TABLE_NAME}});
         let digest = format!("{DIGEST_PREFIX}{}", self.fingerprint().digest);
@@ -96,8 +98,8 @@ impl Ruleset {
     }
 }
 
-/// Reads what `nft -j list table inet partywall` printed. A table that does not say its digest is none of ours
-/// that we know.
+/// Reads what `nft -j list table inet partywall` printed. A table that does not say its digest is
+/// none of ours that we know.
 pub(super) fn fingerprint_of(listing: &Value) -> Option<Fingerprint> {
     let objects = listing.get("nftables")?.as_array()?;
     let names = objects.iter().filter_map(|object| object.pointer("/chain/name")?.as_str());
@@ -149,8 +151,8 @@ pub(super) fn drop_as(counter: &str) -> [Value; 2] {
     [json!({"counter": counter}), json!({"drop": null})]
 }
 
-/// The source (`saddr`) or destination (`daddr`) lies in one of the prefixes of one family; none where that
-/// family has none. The prefixes must be disjoint.
+/// The source (`saddr`) or destination (`daddr`) lies in one of the prefixes of one family; none
+/// where that family has none. The prefixes must be disjoint.
 pub(super) fn address_in<'a>(
     side: &str,
     prefixes: impl IntoIterator<Item = &'a Prefix>,

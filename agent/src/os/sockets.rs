@@ -1,9 +1,9 @@
-//! Kills the machine's sockets that are bound to an overlay address, so that an old session's connections die at
-//! once instead of hanging until they time out.
+//! Kills the machine's sockets that are bound to an overlay address, so that an old session's
+//! connections die at once instead of hanging until they time out.
 //!
-//! Speaks sock_diag(7) in bytes: `inet_diag_req_v2` and `inet_diag_msg` of `linux/inet_diag.h`. A convenience,
-//! not the cut itself, which the data path has already made; so a kernel without `CONFIG_INET_DIAG_DESTROY` is no
-//! error.
+//! Speaks sock_diag(7) in bytes: `inet_diag_req_v2` and `inet_diag_msg` of `linux/inet_diag.h`. A
+//! convenience, not the cut itself, which the data path has already made; so a kernel without
+//! `CONFIG_INET_DIAG_DESTROY` is no error.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -84,8 +84,8 @@ fn list(
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`, in the machine's byte order but for the id, which the kernel
-/// gave.
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`, in the machine's byte order but for the id,
+/// which the kernel gave.
 fn request(kind: u16, flags: u16, socket: &Found) -> Vec<u8> {
     let length = NLMSG_HEADER_BYTES + REQUEST_BYTES;
     let mut bytes = Vec::with_capacity(length);

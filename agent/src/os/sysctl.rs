@@ -1,7 +1,7 @@
 //! Kernel settings under `/proc/sys` that the agent needs, and what they were before.
 //!
-//! What is changed is remembered on disk first; a setting that already has the value is left alone and not ours
-//! to restore.
+//! What is changed is remembered on disk first; a setting that already has the value is left alone
+//! and not ours to restore.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::os::error::OsError;
 const ROOT: &str = "/proc/sys";
 const FORWARD_IPV6: &str = "net/ipv6/conf/all/forwarding";
 
-/// A device's settings: reverse-path filtering must look at the mark that replies to the agent carry
-/// (`Documentation/networking/ip-sysctl.rst`, `src_valid_mark`).
+/// A device's settings: reverse-path filtering must look at the mark that replies to the agent
+/// carry (`Documentation/networking/ip-sysctl.rst`, `src_valid_mark`).
 pub(super) fn for_device() -> BTreeMap<String, String> {
     settings([("net/ipv4/conf/all/src_valid_mark", "1")])
 }
@@ -27,7 +27,8 @@ pub(super) fn for_gateway(ipv6: bool) -> BTreeMap<String, String> {
     wanted
 }
 
-/// The interface's own settings, which go with it: IPv6 on, and no addresses or packets of the kernel's making.
+/// The interface's own settings, which go with it: IPv6 on, and no addresses or packets of the
+/// kernel's making.
 pub(super) fn prepare_link(tun_name: &str) -> Result<(), OsError> {
     for (name, value) in [("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0")] {
         let setting = format!("net/ipv6/conf/{tun_name}/{name}");
@@ -39,8 +40,8 @@ pub(super) fn prepare_link(tun_name: &str) -> Result<(), OsError> {
     Ok(())
 }
 
-/// Adds to what is wanted what it entails: a Linux that forwards IPv6 stops listening to router advertisements,
-/// and would lose its own default route, unless told to go on (`accept_ra` 2).
+/// Adds to what is wanted what it entails: a Linux that forwards IPv6 stops listening to router
+/// advertisements, and would lose its own default route, unless told to go on (`accept_ra` 2).
 pub(super) fn with_consequences(wanted: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = wanted.clone();
     if !wanted.contains_key(FORWARD_IPV6) {

@@ -1,7 +1,8 @@
 //! Makes the operating system look as desired, from whatever state it is in.
 //!
-//! The order is the promise: guard up, old things away, old sockets dead, settings, new things, names; on the way
-//! to nothing the guard goes last. Undoing goes on past what fails, and reports the first failure.
+//! The order is the promise: guard up, old things away, old sockets dead, settings, new things,
+//! names; on the way to nothing the guard goes last. Undoing goes on past what fails, and reports
+//! the first failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -50,8 +51,9 @@ impl System {
         Self { options, resolv_conf }
     }
 
-    /// Undoes what any earlier run left: for the time after a crash, and before the first config of a start. To go
-    /// straight from a crash to a config, [`reconcile`](Self::reconcile) alone will do, and keeps the guard up.
+    /// Undoes what any earlier run left: for the time after a crash, and before the first config of
+    /// a start. To go straight from a crash to a config, [`reconcile`](Self::reconcile) alone will
+    /// do, and keeps the guard up.
     ///
     /// # Errors
     /// The first step that failed; all others were tried.
@@ -59,12 +61,12 @@ impl System {
         Self::new(options.clone()).reconcile(&Desired::nothing()).await
     }
 
-    /// Makes the system look as `desired`. The same again changes nothing. The TUN must be open unless nothing is
-    /// desired.
+    /// Makes the system look as `desired`. The same again changes nothing. The TUN must be open
+    /// unless nothing is desired.
     ///
     /// # Errors
-    /// The first step that failed. On the way up the rest is left undone, with the guard standing; on the way to
-    /// nothing the rest is done all the same.
+    /// The first step that failed. On the way up the rest is left undone, with the guard standing;
+    /// on the way to nothing the rest is done all the same.
     pub async fn reconcile(&mut self, desired: &Desired) -> Result<(), OsError> {
         let netlink = Netlink::connect()?;
         let mut current = netlink.fetch(&self.options.tun_name).await?;
@@ -114,8 +116,8 @@ impl System {
         Ok(())
     }
 
-    /// Brings the kernel's settings and the record of them to where `desired` wants them. A crash at any point
-    /// leaves a record that knows at least as much as was changed.
+    /// Brings the kernel's settings and the record of them to where `desired` wants them. A crash
+    /// at any point leaves a record that knows at least as much as was changed.
     fn settle(
         &self,
         before: &Record,
@@ -274,6 +276,13 @@ mod tests {
     }
 
     #[test]
+    fn whoever_reconciles_may_do_so_on_any_thread() {
+        fn movable<T: Send>(_: &T) {}
+        let mut machine = Machine::new();
+        movable(&machine.system.reconcile(&Desired::nothing()));
+    }
+
+    #[test]
     fn every_config_comes_and_goes_without_a_trace_and_the_same_again_changes_nothing() {
         for config in [
             device_config("split"),
@@ -383,8 +392,8 @@ mod tests {
         });
     }
 
-    /// A machine on the LAN that listens, and then tries an offered service, another one, and the offered one
-    /// by the device's overlay address.
+    /// A machine on the LAN that listens, and then tries an offered service, another one, and the
+    /// offered one by the device's overlay address.
     fn neighbour(
         tell: &std::sync::mpsc::Sender<i32>,
         ready: &std::sync::mpsc::Receiver<()>,

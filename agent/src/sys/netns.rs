@@ -1,6 +1,8 @@
-//! Private network namespaces for tests, so that nothing a test does touches the machine's own network.
+//! Private network namespaces for tests, so that nothing a test does touches the machine's own
+//! network.
 //!
-//! A namespace belongs to the thread that entered it; a test must not hand its work to another thread.
+//! A namespace belongs to the thread that entered it; a test must not hand its work to another
+//! thread.
 
 use std::io;
 
@@ -37,8 +39,8 @@ where
 /// Moves this thread into a new network namespace.
 #[expect(unsafe_code, reason = "unshare(2) has no safe form in the workspace's crates")]
 fn enter_private_network() -> io::Result<()> {
-    // SAFETY: CLONE_NEWNET changes this thread's network namespace alone; it takes no pointer, and shares or
-    // unshares no memory and no descriptors.
+    // SAFETY: CLONE_NEWNET changes this thread's network namespace alone; it takes no pointer, and
+    // shares or unshares no memory and no descriptors.
     match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

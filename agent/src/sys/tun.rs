@@ -1,7 +1,7 @@
 //! One queue of a TUN interface: a file descriptor that reads and writes whole IP packets.
 //!
-//! The interface is not persistent: it lives as long as its last queue. A killed agent therefore takes its
-//! addresses and routes with it, and only the leak guard outlives it.
+//! The interface is not persistent: it lives as long as its last queue. A killed agent therefore
+//! takes its addresses and routes with it, and only the leak guard outlives it.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -40,8 +40,9 @@ impl TunQueue {
     /// Attaches to the interface `name`, and makes it where it does not exist.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that no interface can have; else what the kernel answers: `EPERM` without
-    /// `CAP_NET_ADMIN`, `EBUSY` where another process holds the interface, `ENOENT` without `/dev/net/tun`.
+    /// `InvalidInput` for a name that no interface can have; else what the kernel answers: `EPERM`
+    /// without `CAP_NET_ADMIN`, `EBUSY` where another process holds the interface, `ENOENT` without
+    /// `/dev/net/tun`.
     pub(crate) fn open(name: &str, features: Features) -> io::Result<Self> {
         let mut request = interface_request(name)?;
         request.ifr_ifru.ifru_flags = libc::c_short::try_from(features.flags())
@@ -95,8 +96,8 @@ fn interface_request(name: &str) -> io::Result<libc::ifreq> {
 
 #[expect(unsafe_code, reason = "no safe crate in the workspace offers TUNSETIFF")]
 fn set_interface(fd: &OwnedFd, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and outlives the call; the descriptor
-    // is open for as long as `fd` is borrowed.
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and outlives the call; the
+    // descriptor is open for as long as `fd` is borrowed.
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, std::ptr::from_mut(request)) } {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
