@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(golden: &str) -> T {
-    let value: T = serde_json::from_str(golden).unwrap();
-    let written = serde_json::to_string_pretty(&value).unwrap() + "\n";
+    let value: T = serde_json::from_str(golden).expect("a golden file is read");
+    let written = serde_json::to_string_pretty(&value).expect("it is written") + "\n";
     assert_eq!(written, golden, "written anew:\n{written}");
     value
 }

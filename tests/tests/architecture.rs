@@ -1,0 +1,289 @@
+//! Holds the directions of `docs/architecture.md`: who may import whom, what is pure, and where
+//! `unsafe` and boringtun may be named.
+//!
+//! A violation is mended in the code. Only a change of the architecture page changes a table here.
+
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, MetadataCommand, Package};
+
+use source::Source;
+
+/// What each crate may depend on, in its tests too.
+const CRATES: &[(&str, &[&str])] = &[
+    ("partywall-proto", &[]),
+    ("partywall-datapath", &["partywall-proto"]),
+    ("partywall-agent", &["partywall-proto", "partywall-datapath"]),
+    ("partywall-controller", &["partywall-proto"]),
+    (
+        "partywall-tests",
+        &["partywall-proto", "partywall-datapath", "partywall-agent", "partywall-controller"],
+    ),
+];
+
+/// What each module of the data path may import. `testing` exists in test builds only.
+const DATAPATH: &[(&str, &[&str])] = &[
+    ("packet", &[]),
+    ("settings", &[]),
+    ("offload", &["packet"]),
+    ("filter", &["packet", "settings"]),
+    ("counters", &["filter"]),
+    ("tunnel", &["settings"]),
+    ("peers", &["packet", "filter", "counters", "tunnel"]),
+    ("shard", &["packet", "settings", "offload", "filter", "counters", "tunnel", "peers"]),
+];
+
+/// What each module of the controller may import. `ctl` speaks REST and nothing else.
+const CONTROLLER: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("store", &["domain"]),
+    ("pki", &[]),
+    ("app", &["domain", "store"]),
+    ("background", &["app"]),
+    ("http", &["app", "domain", "pki"]),
+    ("console", &["app", "domain"]),
+    ("ctl", &["pki"]),
+];
+
+/// Words that pure code cannot contain: clocks, I/O, threads, async and telemetry.
+const IMPURE: &[&str] = &[
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "std::fs",
+    "std::io",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "tokio",
+    "async",
+    "await",
+    "tracing",
+    "println",
+    "eprintln",
+];
+
+/// Crates that the pure ones must not depend on, whatever they would use them for.
+const IMPURE_CRATES: &[&str] = &[
+    "axum",
+    "libc",
+    "nix",
+    "quinn-udp",
+    "reqwest",
+    "rtnetlink",
+    "rustix",
+    "rustls",
+    "sled",
+    "socket2",
+    "tokio",
+    "tracing",
+];
+
+/// Everything that a clone has at its top, apart from names that begin with a dot.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "agent",
+    "clippy.toml",
+    "controller",
+    "docs",
+    "proto",
+    "rustfmt.toml",
+    "scripts",
+    "target",
+    "tests",
+];
+
+const LINES_MAX: usize = 500;
+
+#[test]
+fn crates_depend_downwards_only() {
+    let metadata = workspace();
+    let members: Vec<&Package> = metadata.workspace_packages();
+    let names: BTreeSet<&str> = members.iter().map(|package| package.name.as_str()).collect();
+    let known: BTreeSet<&str> = CRATES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, known, "the workspace's crates");
+    let allowed: BTreeMap<&str, &[&str]> = CRATES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for package in members {
+        for dependency in &package.dependencies {
+            let ours = known.contains(dependency.name.as_str());
+            if ours && !allowed[package.name.as_str()].contains(&dependency.name.as_str()) {
+                wrong.push(format!("{} depends on {}", package.name, dependency.name));
+            }
+        }
+    }
+    none("crates depend upwards", &wrong);
+}
+
+#[test]
+fn pure_crates_depend_on_nothing_that_does_io() {
+    let mut wrong = Vec::new();
+    for package in workspace().workspace_packages() {
+        let name = package.name.as_str();
+        for dependency in &package.dependencies {
+            let used = dependency.name.as_str();
+            let pure = ["partywall-proto", "partywall-datapath"].contains(&name);
+            if pure && IMPURE_CRATES.contains(&used) {
+                wrong.push(format!("{name} depends on {used}"));
+            }
+            if used == "boringtun" && name != "partywall-datapath" {
+                wrong.push(format!("{name} depends on boringtun; the data path wraps it"));
+            }
+            if used == "sled" && name != "partywall-controller" {
+                wrong.push(format!("{name} depends on sled; the store wraps it"));
+            }
+            // It would make every tunnel of the build tell the time by a test's clock.
+            if dependency.features.iter().any(|feature| feature == "mock-instant") {
+                wrong.push(format!("{name} enables {used}'s mock-instant"));
+            }
+        }
+    }
+    none("dependencies are out of place", &wrong);
+}
+
+#[test]
+fn modules_of_the_data_path_import_downwards_only() {
+    none("imports go upwards", &upward_imports("agent/datapath/src", DATAPATH));
+}
+
+#[test]
+fn modules_of_the_controller_import_downwards_only() {
+    none("imports go upwards", &upward_imports("controller/src", CONTROLLER));
+}
+
+#[test]
+fn the_data_path_the_domain_and_the_protocol_are_pure() {
+    let mut wrong = Vec::new();
+    for root in ["proto/src", "agent/datapath/src", "controller/src/domain"] {
+        for source in sources(root).iter().filter(|source| !source.is_test()) {
+            for word in IMPURE.iter().filter(|word| source.names(word)) {
+                wrong.push(format!("{} names {word}", source.path));
+            }
+        }
+    }
+    none("pure code reaches for the world", &wrong);
+}
+
+#[test]
+fn exactly_one_file_names_boringtun() {
+    let naming: Vec<String> = every_source()
+        .iter()
+        .filter(|source| source.names("boringtun"))
+        .map(|source| source.path.clone())
+        .collect();
+    assert_eq!(naming, ["agent/datapath/src/tunnel.rs"]);
+}
+
+#[test]
+fn unsafe_stays_in_the_agents_sys() {
+    let wrong: Vec<String> = every_source()
+        .iter()
+        .filter(|source| source.names("unsafe") && !source.path.starts_with("agent/src/sys/"))
+        .map(|source| source.path.clone())
+        .collect();
+    none("unsafe outside agent/src/sys", &wrong);
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_is_of_a_size_to_be_read() {
+    let mut wrong = Vec::new();
+    for source in every_source() {
+        if !source.text.trim_start_matches("#![no_main]\n").starts_with("//! ") {
+            wrong.push(format!("{} does not open with a sentence on what it is for", source.path));
+        }
+        let lines = source.text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{} has {lines} lines; split it", source.path));
+        }
+    }
+    none("files are out of style", &wrong);
+}
+
+#[test]
+fn the_top_level_is_what_the_architecture_names() {
+    let entries = fs::read_dir(root()).expect("the workspace is there");
+    let wrong: Vec<String> = entries
+        .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()))
+        .collect();
+    none("names at the top level that nobody agreed on", &wrong);
+}
+
+fn upward_imports(folder: &str, table: &[(&str, &[&str])]) -> Vec<String> {
+    let allowed: BTreeMap<&str, &[&str]> = table.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for source in sources(folder).iter().filter(|source| !source.is_test()) {
+        let module = source.module(folder);
+        let Some(top) = module.first().filter(|top| *top != "bin" && *top != "lib") else {
+            continue;
+        };
+        let Some(allowed) = allowed.get(top.as_str()) else {
+            wrong
+                .push(format!("{}: module {top} has no row in the architecture test", source.path));
+            continue;
+        };
+        for import in source.imports(&module) {
+            seen += 1;
+            let known = table.iter().any(|(name, _)| *name == import);
+            if known && import != *top && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{}: {top} imports {import}", source.path));
+            }
+        }
+    }
+    assert!(seen > 0, "no import was recognised under {folder}");
+    wrong
+}
+
+fn every_source() -> Vec<Source> {
+    ["proto", "agent", "controller", "tests"].into_iter().flat_map(sources).collect()
+}
+
+/// All Rust files under a folder of the workspace, sorted by path.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the workspace can be listed") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file can be read");
+                let path = path.strip_prefix(root()).expect("it lies in the workspace");
+                found.push(Source::new(path.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no Rust file under {folder}");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn workspace() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo describes the workspace")
+}
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the tests lie in the workspace").to_owned()
+}
+
+fn none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
