@@ -27,12 +27,7 @@ pub(super) fn rows(scene: &Scene, side: &Side) -> Vec<Row> {
             "fragment-too-short",
             vec![tcp.part(0..8, 2).bytes()],
         ),
-        Row::new(
-            side,
-            "a first fragment of nothing",
-            "fragment-too-short",
-            open.part(0..0, 3).bytes(),
-        ),
+        Row::new(side, "a first fragment of nothing", "malformed", open.part(0..0, 3).bytes()),
         Row::new(
             side,
             "a later fragment without a first",

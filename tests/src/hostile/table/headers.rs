@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::packet::{ACK, NO_NEXT, Packet, SYN, UDP};
+use super::super::packet::{NO_NEXT, Packet, SYN, UDP};
 use super::{Row, Scene, Side};
 
 pub(super) fn rows(scene: &Scene, side: &Side) -> Vec<Row> {
@@ -22,7 +22,6 @@ pub(super) fn rows(scene: &Scene, side: &Side) -> Vec<Row> {
     row("half a UDP header", short(UDP, 4));
     row("half a TCP header", short(6, 12));
     row("half an ICMP header", short(if side.is_ipv4() { 1 } else { 58 }, 3));
-    row("port zero", Packet::tcp(side.from(0), to, ACK).bytes());
     rows
 }
 
@@ -56,7 +55,6 @@ fn ipv4(scene: &Scene, side: &Side) -> Vec<Row> {
     row("a total length of zero", changed(&udp, 2, &[0, 0]));
     row("a header shorter than one", changed(&udp, 0, &[0x44]));
     row("a header longer than its packet", changed(&udp[..32], 0, &[0x4f]));
-    row("the evil bit of the fragment field", changed(&udp, 6, &[0x80]));
     rows
 }
 

@@ -41,15 +41,14 @@ pub(super) fn rows(scene: &Scene, side: &Side) -> Vec<Row> {
             row(&format!("{name} that quotes {of}"), *kind, *code, &rest, reason);
         }
     }
-    let (empty, redirect): ((u8, &[u8]), (u8, Vec<u8>)) = match side.is_ipv4() {
-        true => {
-            let quoted = Packet::udp(server(53), neighbour, b"quoted").bytes();
-            ((3, &[0; 4]), (5, [&[10, 1, 0, 66], quoted.as_slice()].concat()))
-        }
-        false => ((1, &[0; 4]), (137, vec![0; 36])),
+    let unreachable = if side.is_ipv4() { 3 } else { 1 };
+    row("an error that quotes nothing", unreachable, 0, &[0; 4], "icmp-no-flow");
+    let quoted = Packet::udp(server(53), neighbour, b"quoted").bytes();
+    let (redirect, rest) = match side.is_ipv4() {
+        true => (5, [&[10, 1, 0, 66], quoted.as_slice()].concat()),
+        false => (137, vec![0; 36]),
     };
-    row("an error that quotes nothing", empty.0, 0, empty.1, "icmp-no-flow");
-    row("redirect", redirect.0, 1, &redirect.1, "icmp-type");
+    row("redirect", redirect, 1, &rest, "icmp-type");
     let echo_reply = if side.is_ipv4() { 0 } else { 129 };
     row("an echo reply that nobody asked for", echo_reply, 0, &[0, 7, 0, 1], "icmp-no-flow");
     let others: &[(&str, u8, usize)] = match side.is_ipv4() {
