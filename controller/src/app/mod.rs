@@ -3,225 +3,213 @@
 //! Every change is validated, then made durable in one store transaction together with its audit
 //! record, then shown to readers, then sent to the agents concerned. Nothing skips a step.
 
+mod access;
+mod agents;
+mod audit;
+mod background;
+mod bootstrap;
+mod change;
 mod clock;
+mod desired;
+mod distribution;
+mod draft;
 mod error;
 mod feed;
+mod random;
+mod records;
+mod resources;
+mod sessions;
+mod sign_in;
+mod state;
+mod stock;
+#[cfg(test)]
+mod testing;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
-use partywall_proto::admin::{
-    ApplyReport, AuditRecord, AuditVerdict, CredentialCreated, CredentialRequest,
-    EnrolmentCodeCreated, EnrolmentCodeRequest, Manifest, Page, SessionView, SignInRequest, Token,
-    TokenCreated, TokenRequest, Versioned,
-};
-use partywall_proto::agent_api::{Holding, IdentityProof};
-use partywall_proto::ids::{AgentId, DeviceId, SegmentId, SessionId, TokenId, UserId};
-use partywall_proto::keys::{Secret, WireguardKey};
-use partywall_proto::overlay::Session;
-use partywall_proto::problem::Problem;
+use jiff::Timestamp;
+use partywall_proto::ids::{AgentId, UserId};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
+use tracing::{error, warn};
 
+use self::change::Change;
+use self::distribution::{Distribution, all_applied, all_concerned};
+use self::state::State;
+use crate::store::{Store, StoreError};
+
+pub use self::clock::{Clock, ManualClock, SystemClock};
+pub use self::distribution::AgentStatus;
+pub use self::error::AppError;
+pub use self::feed::{AgentFeed, Welcome};
 pub use crate::domain::principal::Principal;
 pub use crate::domain::resource::{GroupKey, Resource};
-use crate::store::Store;
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use error::AppError;
-pub use feed::{AgentFeed, Welcome};
 
 type Result<T, E = AppError> = std::result::Result<T, E>;
 
+/// Longest wait for gateways to take a new peer before its device is told. A gateway that is slower
+/// costs the device one handshake retry, not its session.
+const GATEWAY_WAIT: Duration = Duration::from_millis(250);
+
+/// Password hashes computed at the same time; each takes 19 MiB.
+const HASHES_AT_ONCE: usize = 8;
+
+/// Entries read from the store at a time.
+pub(crate) const READ_AT_ONCE: usize = 1000;
+
 /// The controller without its edges. Cheap to clone.
 #[derive(Clone)]
-pub struct App {}
+pub struct App {
+    inner: Arc<Inner>,
+}
 
-#[expect(clippy::unused_async, unused_variables, reason = "bodies come next")]
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// What is durable. Written by [`App::commit`] alone.
+    state: RwLock<State>,
+    /// Held from reading what a change builds on until the change is durable and distributed.
+    writer: Arc<AsyncMutex<()>>,
+    distribution: Distribution,
+    hashing: Semaphore,
+    /// Users whose sign-in is being checked: one guess at a time, or the growing delay means nothing.
+    signing_in: Mutex<HashSet<UserId>>,
+    /// Something may be due sooner than the background task thinks.
+    due: Notify,
+}
+
+/// The right to change things, one at a time.
+struct Writer(#[expect(dead_code, reason = "held, not read")] OwnedMutexGuard<()>);
+
 impl App {
+    /// Rebuilds the state from `store`.
+    ///
+    /// # Errors
+    /// A store that cannot be read, or that a newer version wrote.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self> {
-        unimplemented!()
-    }
-    /// First administrator (facilities); refused if already done.
-    pub async fn bootstrap(
-        &self,
-        name: &str,
-        address: &str,
-        ca_fingerprint: [u8; 32],
-    ) -> Result<TokenCreated> {
-        unimplemented!()
-    }
-    pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
-        unimplemented!()
-    }
-
-    pub async fn apply(
-        &self,
-        principal: &Principal,
-        manifest: Manifest,
-        dry_run: bool,
-    ) -> Result<ApplyReport> {
-        unimplemented!()
-    }
-    pub async fn export(&self, principal: &Principal) -> Result<Manifest> {
-        unimplemented!()
-    }
-    /// `after` is the previous page's `next`.
-    pub async fn list<K: Resource>(
-        &self,
-        principal: &Principal,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Versioned<K>>> {
-        unimplemented!()
-    }
-    pub async fn get<K: Resource>(
-        &self,
-        principal: &Principal,
-        key: &K::Key,
-    ) -> Result<Versioned<K>> {
-        unimplemented!()
-    }
-    /// `if_match` 0: only if it does not exist yet.
-    pub async fn put<K: Resource>(
-        &self,
-        principal: &Principal,
-        spec: K,
-        if_match: Option<u64>,
-    ) -> Result<Versioned<K>> {
-        unimplemented!()
-    }
-    pub async fn delete<K: Resource>(
-        &self,
-        principal: &Principal,
-        key: &K::Key,
-        if_match: Option<u64>,
-    ) -> Result<()> {
-        unimplemented!()
+        let mut state = State::default();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let entries = store.range(b"", after.as_deref(), READ_AT_ONCE).await?;
+            let Some(last) = entries.last() else { break };
+            after = Some(last.key.clone());
+            for entry in &entries {
+                let key = String::from_utf8_lossy(&entry.key);
+                state.set(&key, Some(&entry.value), entry.revision)?;
+            }
+        }
+        state.revision = store.revision();
+        let inner = Inner {
+            store,
+            clock,
+            state: RwLock::new(state),
+            writer: Arc::default(),
+            distribution: Distribution::default(),
+            hashing: Semaphore::new(HASHES_AT_ONCE),
+            signing_in: Mutex::default(),
+            due: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    pub async fn create_token(
-        &self,
-        principal: &Principal,
-        request: TokenRequest,
-    ) -> Result<TokenCreated> {
-        unimplemented!()
-    }
-    pub async fn list_tokens(
-        &self,
-        principal: &Principal,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<Token>> {
-        unimplemented!()
-    }
-    pub async fn revoke_token(&self, principal: &Principal, id: &TokenId) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn create_enrolment_code(
-        &self,
-        principal: &Principal,
-        request: EnrolmentCodeRequest,
-    ) -> Result<EnrolmentCodeCreated> {
-        unimplemented!()
-    }
-    pub async fn set_credentials(
-        &self,
-        principal: &Principal,
-        user: &UserId,
-        request: CredentialRequest,
-    ) -> Result<CredentialCreated> {
-        unimplemented!()
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
     }
 
-    pub async fn sessions(
-        &self,
-        principal: &Principal,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<SessionView>> {
-        unimplemented!()
-    }
-    pub async fn revoke_session(&self, principal: &Principal, id: &SessionId) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn sign_in_stock(&self, request: SignInRequest) -> Result<SessionView> {
-        unimplemented!()
-    }
-    /// A wg-quick file without the private key.
-    pub async fn stock_config(
-        &self,
-        principal: &Principal,
-        device: &DeviceId,
-        segment: &SegmentId,
-    ) -> Result<Secret> {
-        unimplemented!()
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `chain` none: the principal's own.
-    pub async fn audit(
-        &self,
-        principal: &Principal,
-        chain: Option<&str>,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<AuditRecord>> {
-        unimplemented!()
-    }
-    pub async fn audit_verify(&self, principal: &Principal) -> Result<Vec<AuditVerdict>> {
-        unimplemented!()
+    async fn writer(&self) -> Writer {
+        Writer(Arc::clone(&self.inner.writer).lock_owned().await)
     }
 
-    /// Uses up an enrolment code. Then call `connect` with the same proof and nonce.
-    pub async fn enrol(
+    /// Makes `change` durable, shows it to readers and tells the agents concerned; `last` is told
+    /// only when the others have applied it or [`GATEWAY_WAIT`] is over. Answers the new revision.
+    ///
+    /// Runs to its end even where the caller goes away: memory must not miss what is durable.
+    async fn commit(&self, writer: Writer, change: Change, last: Option<AgentId>) -> Result<u64> {
+        if change.is_empty() {
+            return Ok(self.state().revision);
+        }
+        let app = self.clone();
+        let task = tokio::spawn(async move { app.commit_to_the_end(writer, change, last).await });
+        task.await.unwrap_or_else(|failure| {
+            error!(%failure, "a commit was cut short");
+            Err(StoreError::Closed.into())
+        })
+    }
+
+    async fn commit_to_the_end(
         &self,
-        token: &Secret,
-        proof: &IdentityProof,
-        nonce: &str,
-        wireguard_key: WireguardKey,
-        software: &str,
-    ) -> Result<AgentId> {
-        unimplemented!()
+        writer: Writer,
+        change: Change,
+        last: Option<AgentId>,
+    ) -> Result<u64> {
+        let mut agents = BTreeSet::new();
+        let (transaction, segments_change) = {
+            let state = self.state();
+            all_concerned(&state, change.keys(), &mut agents);
+            let segments_change = change.keys().any(|key| key.starts_with("resource/segments/"));
+            (change.into_transaction(&state), segments_change)
+        };
+        let writes = transaction.writes.clone();
+        let revision = self.inner.store.transact(transaction).await.inspect_err(|failure| {
+            warn!(%failure, "the store did not take a change");
+        })?;
+        {
+            let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
+            for write in &writes {
+                let key = String::from_utf8_lossy(&write.key);
+                state.set(&key, write.value.as_deref(), revision)?;
+            }
+        }
+        let awaited = {
+            let state = self.state();
+            let keys: Vec<_> =
+                writes.iter().map(|write| String::from_utf8_lossy(&write.key)).collect();
+            all_concerned(&state, keys.iter().map(AsRef::as_ref), &mut agents);
+            if segments_change {
+                self.inner.distribution.welcome_all(&state);
+            }
+            let first = agents.iter().filter(|agent| Some(*agent) != last.as_ref());
+            let awaited = self.inner.distribution.refresh(&state, first, self.now());
+            let gone = writes.iter().filter(|write| write.value.is_none());
+            for agent in gone.filter_map(|write| agent_of(&write.key)) {
+                self.inner.distribution.cut(&agent);
+            }
+            awaited
+        };
+        drop(writer);
+        self.inner.due.notify_one();
+        if let Some(last) = last {
+            all_applied(awaited, GATEWAY_WAIT).await;
+            self.inner.distribution.refresh(&self.state(), [&last], self.now());
+        }
+        Ok(revision)
     }
-    /// Sends nothing itself: send `Welcome::message` first, then what the feed yields.
-    pub async fn connect(
+
+    /// Records that `principal` was refused, where `result` says so.
+    async fn audited<T>(
         &self,
-        agent: &AgentId,
-        proof: &IdentityProof,
-        nonce: &str,
-        holding: Option<Holding>,
-        software: &str,
-    ) -> Result<(Welcome, AgentFeed)> {
-        unimplemented!()
+        principal: &Principal,
+        action: &str,
+        subject: &str,
+        result: Result<T>,
+    ) -> Result<T> {
+        if let Err(AppError::Forbidden(why)) = &result {
+            let writer = self.writer().await;
+            let mut change = Change::default();
+            let (scope, actor) = (principal.scope(), principal.actor());
+            change.refused(scope.chain(), self.now(), &actor, action, subject.to_owned(), why);
+            self.commit(writer, change, None).await?;
+        }
+        result
     }
-    pub fn applied(&self, agent: &AgentId, holding: Holding) {
-        unimplemented!()
-    }
-    pub async fn rejected(&self, agent: &AgentId, problem: Problem) -> Result<()> {
-        unimplemented!()
-    }
-    pub fn agent_status(
-        &self,
-        agent: &AgentId,
-        drops: BTreeMap<String, u64>,
-        live_peers: u32,
-        clock_skew_s: i64,
-    ) {
-        unimplemented!()
-    }
-    /// The config goes out over the feed before this answers.
-    pub async fn sign_in(
-        &self,
-        agent: &AgentId,
-        segment: &SegmentId,
-        user: &UserId,
-        password: &Secret,
-        code: &Secret,
-    ) -> Result<(Session, SegmentId)> {
-        unimplemented!()
-    }
-    pub async fn sign_out(&self, agent: &AgentId) -> Result<()> {
-        unimplemented!()
-    }
-    /// Expiry and renewals, until the app is dropped or the task is aborted. Spawn it once.
-    pub async fn run_background(&self) {
-        unimplemented!()
-    }
+}
+
+/// The agent whose enrolment is kept under `key`.
+fn agent_of(key: &[u8]) -> Option<AgentId> {
+    std::str::from_utf8(key).ok()?.strip_prefix("agent/")?.parse().ok()
 }

@@ -153,8 +153,7 @@ impl Catalogue {
                 found.add(at("prefixes"), format!("{detail}; leave it out or move the pool"));
             }
             let same_organisation = other.organisation == spec.organisation;
-            if same_organisation
-                && let Some(prefix) = overlapping(&spec.prefixes, &other.prefixes)
+            if same_organisation && let Some(prefix) = overlapping(&spec.prefixes, &other.prefixes)
             {
                 let detail = format!("{prefix} belongs to segment {}", other.name);
                 found.add(at("prefixes"), format!("{detail}; give it to one of the two"));
@@ -192,7 +191,8 @@ impl Catalogue {
                 DeviceKind::Agent => {}
                 DeviceKind::Stock { wireguard_key } => {
                     if device.owner.is_none() {
-                        found.add(at("owner"), "a stock client needs an owner: who signs in on it?");
+                        found
+                            .add(at("owner"), "a stock client needs an owner: who signs in on it?");
                     }
                     if !keys.insert(*wireguard_key) {
                         let detail = "another device has this key; make a new pair on this one";
@@ -261,7 +261,8 @@ mod tests {
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         let mut all = Catalogue::default();
         fn add<K: Resource>(all: &mut Catalogue, specs: Vec<K>) {
-            let entries = specs.into_iter().map(|spec| (spec.key(), Versioned { revision: 1, spec }));
+            let entries =
+                specs.into_iter().map(|spec| (spec.key(), Versioned { revision: 1, spec }));
             K::table_mut(all).extend(entries);
         }
         add(&mut all, manifest.organisations);
@@ -272,7 +273,10 @@ mod tests {
         add(&mut all, manifest.groups);
         add(&mut all, manifest.users);
         add(&mut all, manifest.policies);
-        all.check().into_iter().map(|finding| format!("{}: {}", finding.at, finding.detail)).collect()
+        all.check()
+            .into_iter()
+            .map(|finding| format!("{}: {}", finding.at, finding.detail))
+            .collect()
     }
 
     #[test]
@@ -283,12 +287,24 @@ mod tests {
     #[test]
     fn every_contradiction_is_found_where_it_is() {
         for (pointer, value, at) in [
-            ("/segments/0/pools", json!(["100.64.1.128/25"]), "segments/council/pools: 100.64.1.128/25"),
+            (
+                "/segments/0/pools",
+                json!(["100.64.1.128/25"]),
+                "segments/council/pools: 100.64.1.128/25",
+            ),
             ("/segments/0/pools", json!(["10.1.0.0/24"]), "segments/council/pools: 10.1.0.0/24"),
             ("/segments/0/pools", json!([]), "segments/council/pools"),
             ("/segments/0/pools", json!(["10.64.0.0/31"]), "segments/council/pools"),
-            ("/segments/0/prefixes", json!(["100.64.1.0/28"]), "segments/council/prefixes: 100.64.1.0/28"),
-            ("/segments/0/organisation", json!("nhs"), "segments/council/prefixes: 10.0.0.0/8 belongs to segment nhs"),
+            (
+                "/segments/0/prefixes",
+                json!(["100.64.1.0/28"]),
+                "segments/council/prefixes: 100.64.1.0/28",
+            ),
+            (
+                "/segments/0/organisation",
+                json!("nhs"),
+                "segments/council/prefixes: 10.0.0.0/8 belongs to segment nhs",
+            ),
             ("/segments/0/organisation", json!("police"), "segments/council/organisation"),
             ("/segments/0/session_length_s", json!(0), "segments/council/session_length_s"),
             ("/organisations/0/code_step_s", json!(7), "organisations/council/code_step_s"),
@@ -296,7 +312,11 @@ mod tests {
             ("/gateways/0/endpoints", json!([]), "gateways/gw/endpoints"),
             ("/devices/0/building", json!("x"), "devices/desk-1/building"),
             ("/devices/0/owner", json!("bob@nhs"), "devices/desk-1/owner"),
-            ("/devices/0/kind", json!({"runs": "stock", "wireguard_key": "A".repeat(43) + "="}), "devices/desk-1/owner"),
+            (
+                "/devices/0/kind",
+                json!({"runs": "stock", "wireguard_key": "A".repeat(43) + "="}),
+                "devices/desk-1/owner",
+            ),
             ("/groups/0/organisation", json!("x"), "groups/x/ward/organisation"),
             ("/users/0/groups", json!(["x"]), "users/nina@nhs/groups"),
             ("/policies/0/segment", json!("x"), "policies/x/segment"),
@@ -305,12 +325,23 @@ mod tests {
             ("/policies/0/rules/0/who", json!({"groups": ["x"]}), "policies/nhs/rules/web/who"),
             ("/policies/0/rules/0/what", json!([]), "policies/nhs/rules/web/what"),
             ("/policies/0/rules/0/what/0", json!({"service": "x"}), "policies/nhs/rules/web/what"),
-            ("/policies/0/rules/0/what/1/net/prefixes", json!(["11.0.0.0/8"]), "policies/nhs/rules/web/what"),
-            ("/policies/0/services/web/prefixes", json!(["0.0.0.0/0"]), "policies/nhs/services/web"),
+            (
+                "/policies/0/rules/0/what/1/net/prefixes",
+                json!(["11.0.0.0/8"]),
+                "policies/nhs/rules/web/what",
+            ),
+            (
+                "/policies/0/services/web/prefixes",
+                json!(["0.0.0.0/0"]),
+                "policies/nhs/services/web",
+            ),
             ("/policies/0/services/web/protocol", json!("icmp"), "policies/nhs/services/web"),
         ] {
             let found = with(pointer, value.clone());
-            assert!(found.iter().any(|finding| finding.starts_with(at)), "{pointer} {value}: {found:?}");
+            assert!(
+                found.iter().any(|finding| finding.starts_with(at)),
+                "{pointer} {value}: {found:?}"
+            );
         }
     }
 }

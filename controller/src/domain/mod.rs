@@ -2,6 +2,17 @@
 //!
 //! Pure and synchronous: no I/O, no clock, no randomness. Time and random bytes come in as arguments.
 
+pub mod addresses;
+pub mod audit;
+pub mod authority;
 pub mod catalogue;
+mod checks;
+pub mod overlay;
+pub mod password;
+pub mod policy;
+mod policy_checks;
 pub mod principal;
 pub mod resource;
+pub mod session;
+pub mod throttle;
+pub mod totp;

@@ -13,3 +13,10 @@ pub struct Principal {
     /// Whose hands it is in; the audit trail names them.
     pub holder: String,
 }
+
+impl Principal {
+    /// As the audit trail names this one.
+    pub fn actor(&self) -> String {
+        format!("{} (token {})", self.holder, self.token)
+    }
+}

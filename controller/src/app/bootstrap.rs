@@ -1,0 +1,72 @@
+//! The first administrator, and how every later bearer of a token is told apart.
+
+use partywall_proto::admin::{TokenCreated, TokenRole};
+use partywall_proto::enrolment::EnrolmentCode;
+use partywall_proto::ids::TokenId;
+use partywall_proto::problem::Finding;
+
+use super::change::Change;
+use super::records::{CONTROLLER_KEY, ControllerRecord};
+use super::{App, AppError, Principal, Result};
+use crate::domain::audit::FACILITIES_CHAIN;
+
+/// Life of the first administrator's token in seconds: a year.
+const FIRST_TOKEN_LIFETIME_S: u64 = 365 * 24 * 3600;
+
+impl App {
+    /// Makes the first administrator, of the role facilities. `address` is where agents will find
+    /// the controller (`host:port`), `ca_fingerprint` the SHA-256 of its CA certificate in DER.
+    ///
+    /// # Errors
+    /// Refused once it has been done, and for an address that is not `host:port`.
+    pub async fn bootstrap(
+        &self,
+        name: &str,
+        address: &str,
+        ca_fingerprint: [u8; 32],
+    ) -> Result<TokenCreated> {
+        EnrolmentCode::new([0; 16], ca_fingerprint, address).map_err(|_| {
+            let detail = format!("{address:?} is not host:port; write controller.example:8443");
+            AppError::Invalid(vec![Finding { at: "address".to_owned(), detail }])
+        })?;
+        let writer = self.writer().await;
+        if self.state().controller.is_some() {
+            let why = "the controller has its first administrator already; use that token";
+            return Err(AppError::AlreadyDone(why.to_owned()));
+        }
+        let now = self.now();
+        let mut change = Change::default();
+        let record =
+            ControllerRecord { name: name.to_owned(), address: address.to_owned(), ca_fingerprint };
+        change.put(CONTROLLER_KEY.to_owned(), &record);
+        let holder = "first administrator".to_owned();
+        let created = Self::new_token(
+            &mut change,
+            TokenRole::Facilities,
+            holder,
+            FIRST_TOKEN_LIFETIME_S,
+            now,
+        );
+        let subject = format!("tokens/{}", created.token.id);
+        change.done(FACILITIES_CHAIN, now, "partywall-controller init", "bootstrap", subject, None);
+        self.commit(writer, change, None).await?;
+        Ok(created)
+    }
+
+    /// The bearer of a token.
+    ///
+    /// # Errors
+    /// [`AppError::Unauthenticated`] for a token that is unknown, expired or revoked.
+    #[expect(clippy::unused_async, reason = "another store would be asked")]
+    pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
+        let refuse = || AppError::Unauthenticated;
+        let (id, _) = bearer.split_once('.').ok_or_else(refuse)?;
+        let id: TokenId = id.parse().map_err(|_| refuse())?;
+        let state = self.state();
+        let record = state.tokens.get(&id).ok_or_else(refuse)?;
+        if record.expires_at <= self.now() || !record.secret.fits(bearer.as_bytes()) {
+            return Err(refuse());
+        }
+        Ok(Principal { token: id, role: record.role.clone(), holder: record.holder.clone() })
+    }
+}

@@ -1,0 +1,249 @@
+//! What an agent should be carrying, and which agents a write concerns.
+//!
+//! A write that changes what [`desired`] says of an agent must name it in [`concerned`]: else the agent
+//! learns of it only when something else happens to it.
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::SigningKey;
+use jiff::Timestamp;
+use partywall_proto::admin::{DeviceKind, GatewaySpec, SegmentSpec};
+use partywall_proto::agent_api::{SegmentOffer, ServerMessage};
+use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId, UserId};
+use partywall_proto::keys::WireguardKey;
+use partywall_proto::overlay::{Generation, OverlayConfig};
+
+use super::state::State;
+use crate::domain::overlay::{Admission, Frame, device_config, gateway_config};
+use crate::domain::policy::Compiled;
+use crate::domain::session::{PskSecret, SessionRecord};
+
+/// What an agent should be carrying.
+pub(super) enum Desired<'a> {
+    /// This, signed with the segment's key.
+    Config(Box<OverlayConfig>, &'a SigningKey),
+    /// Nothing, and why.
+    Nothing(&'static str),
+}
+
+/// See the module.
+pub(super) fn desired<'a>(state: &'a State, agent: &AgentId, now: Timestamp) -> Desired<'a> {
+    match agent {
+        AgentId::Device(device) => for_device(state, device, now),
+        AgentId::Gateway(gateway) => for_gateway(state, gateway, now),
+    }
+}
+
+fn for_gateway<'a>(state: &'a State, gateway: &GatewayId, now: Timestamp) -> Desired<'a> {
+    let Some(gateway) = state.catalogue.gateways.get(gateway) else {
+        return Desired::Nothing("the gateway was deleted");
+    };
+    let gateway = &gateway.spec;
+    let Some((segment, key)) = segment(state, &gateway.segment) else {
+        return Desired::Nothing("the gateway's segment was deleted");
+    };
+    let policy = state.compiled.get(&segment.name).map(AsRef::as_ref);
+    let none = Compiled::default();
+    let live = state.sessions.values().filter(|session| session.segment == segment.name);
+    let admissions = live.filter_map(|session| admission(state, session));
+    let frame = frame(state, now);
+    let config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
+    Desired::Config(Box::new(config), key)
+}
+
+fn for_device<'a>(state: &'a State, device: &DeviceId, now: Timestamp) -> Desired<'a> {
+    let Some(session) = state.session_on(device) else {
+        return Desired::Nothing("nobody is signed in");
+    };
+    let Some((segment, key)) = segment(state, &session.segment) else {
+        return Desired::Nothing("the segment was deleted");
+    };
+    let Some(admission) = admission(state, session) else {
+        return Desired::Nothing("the device is not enrolled");
+    };
+    let building = state
+        .catalogue
+        .devices
+        .get(device)
+        .and_then(|device| device.spec.building.as_ref())
+        .and_then(|building| state.catalogue.buildings.get(building))
+        .map(|building| &building.spec);
+    let policy = state.compiled.get(&segment.name).map(AsRef::as_ref);
+    let none = Compiled::default();
+    let gateways = gateways(state, &segment.name);
+    let config = device_config(
+        frame(state, now),
+        segment,
+        building,
+        &gateways,
+        policy.unwrap_or(&none),
+        &admission,
+    );
+    Desired::Config(Box::new(config), key)
+}
+
+fn frame(state: &State, now: Timestamp) -> Frame {
+    Frame { generation: Generation(state.revision), issued_at: now }
+}
+
+fn segment<'a>(state: &'a State, name: &SegmentId) -> Option<(&'a SegmentSpec, &'a SigningKey)> {
+    Some((&state.catalogue.segments.get(name)?.spec, state.segment_keys.get(name)?))
+}
+
+/// The segment's gateways that are enrolled, in the order of their names.
+pub(super) fn gateways<'a>(
+    state: &'a State,
+    segment: &SegmentId,
+) -> Vec<(&'a GatewaySpec, WireguardKey)> {
+    let all = state.catalogue.gateways.values().map(|gateway| &gateway.spec);
+    all.filter(|gateway| gateway.segment == *segment)
+        .filter_map(|gateway| {
+            let agent = state.agents.get(&AgentId::Gateway(gateway.name.clone()))?;
+            Some((gateway, agent.wireguard_key))
+        })
+        .collect()
+}
+
+/// The device's WireGuard key: registered for a stock client, made at enrolment for an agent.
+pub(super) fn wireguard_key(state: &State, device: &DeviceId) -> Option<WireguardKey> {
+    match &state.catalogue.devices.get(device)?.spec.kind {
+        DeviceKind::Stock { wireguard_key } => Some(*wireguard_key),
+        DeviceKind::Agent => {
+            Some(state.agents.get(&AgentId::Device(device.clone()))?.wireguard_key)
+        }
+    }
+}
+
+fn admission<'a>(state: &'a State, session: &'a SessionRecord) -> Option<Admission<'a>> {
+    let device = state.catalogue.devices.get(&session.device)?;
+    let psk: &PskSecret = match &device.spec.kind {
+        DeviceKind::Agent => &session.secret,
+        // The printed config of a stock client stays valid over its sessions.
+        DeviceKind::Stock { .. } => state.stock_secrets.get(&session.device)?,
+    };
+    Some(Admission {
+        session,
+        wireguard_key: wireguard_key(state, &session.device)?,
+        groups: &state.catalogue.users.get(&session.user)?.spec.groups,
+        psk,
+    })
+}
+
+/// The message that tells an agent which segments there are for it.
+pub(super) fn welcome(state: &State, agent: &AgentId) -> ServerMessage {
+    let owner = match agent {
+        AgentId::Device(device) => {
+            state.catalogue.devices.get(device).and_then(|device| device.spec.owner.as_ref())
+        }
+        AgentId::Gateway(_) => None,
+    };
+    let offered = |segment: &&SegmentSpec| match agent {
+        AgentId::Device(_) => owner.is_none_or(|user| *user.organisation() == segment.organisation),
+        AgentId::Gateway(name) => {
+            state.catalogue.gateways.get(name).is_some_and(|it| it.spec.segment == segment.name)
+        }
+    };
+    let segments: Vec<_> =
+        state.catalogue.segments.values().map(|it| &it.spec).filter(offered).collect();
+    let segment_keys = segments
+        .iter()
+        .filter_map(|it| Some((it.name.clone(), state.segment_key(&it.name)?)))
+        .collect();
+    let offers = segments.into_iter().map(|it| SegmentOffer {
+        segment: it.name.clone(),
+        organisation: it.organisation.clone(),
+        title: it.title.clone(),
+    });
+    let segments = match agent {
+        AgentId::Device(_) => offers.collect(),
+        AgentId::Gateway(_) => Vec::new(),
+    };
+    ServerMessage::Welcome { agent: agent.clone(), segment_keys, segments }
+}
+
+/// The agents whose configs a write to `key` may change, as `state` has them. Ask before and after.
+pub(super) fn concerned(state: &State, key: &str, found: &mut BTreeSet<AgentId>) {
+    let mut words = key.splitn(3, '/');
+    let (first, second, third) = (words.next(), words.next(), words.next());
+    let sessions = || state.sessions.values();
+    match (first, second, third) {
+        (Some("session"), Some(id), _) => {
+            let session = id.parse().ok().and_then(|id| state.sessions.get(&id));
+            session.into_iter().for_each(|session| both_ends(state, session, found));
+        }
+        (Some("agent"), Some(_), Some(_)) => {
+            if let Some(agent) = key.strip_prefix("agent/").and_then(|it| it.parse().ok()) {
+                around_agent(state, &agent, found);
+                found.insert(agent);
+            }
+        }
+        (Some("resource"), Some("segments" | "policies"), Some(name))
+        | (Some("segment-key"), Some(name), None) => {
+            name.parse().into_iter().for_each(|segment| all_of_segment(state, &segment, found));
+        }
+        (Some("resource"), Some("gateways"), Some(name)) => {
+            if let Ok(gateway) = name.parse() {
+                let agent = AgentId::Gateway(gateway);
+                around_agent(state, &agent, found);
+                found.insert(agent);
+            }
+        }
+        (Some("resource"), Some("users"), Some(name)) => {
+            let user: Option<UserId> = name.parse().ok();
+            sessions()
+                .filter(|session| Some(&session.user) == user.as_ref())
+                .for_each(|session| both_ends(state, session, found));
+        }
+        (Some("resource"), Some("devices"), Some(name)) | (Some("stock-secret"), Some(name), _) => {
+            let session = name.parse().ok().and_then(|device| state.session_on(&device));
+            session.into_iter().for_each(|session| both_ends(state, session, found));
+        }
+        (Some("resource"), Some("buildings"), Some(name)) => {
+            let here = |device: &DeviceId| {
+                let device = state.catalogue.devices.get(device);
+                device
+                    .and_then(|it| it.spec.building.as_ref())
+                    .is_some_and(|it| it.as_str() == name)
+            };
+            let devices = sessions().map(|session| &session.device).filter(|device| here(device));
+            found.extend(devices.cloned().map(AgentId::Device));
+        }
+        (_, _, _) => {}
+    }
+}
+
+/// The agents of a session.
+fn both_ends(state: &State, session: &SessionRecord, found: &mut BTreeSet<AgentId>) {
+    found.insert(AgentId::Device(session.device.clone()));
+    found.extend(gateway_agents(state, &session.segment));
+}
+
+/// The agents that have `agent` for a peer.
+fn around_agent(state: &State, agent: &AgentId, found: &mut BTreeSet<AgentId>) {
+    match agent {
+        AgentId::Device(device) => {
+            if let Some(session) = state.session_on(device) {
+                found.extend(gateway_agents(state, &session.segment));
+            }
+        }
+        AgentId::Gateway(gateway) => {
+            if let Some(gateway) = state.catalogue.gateways.get(gateway) {
+                all_of_segment(state, &gateway.spec.segment, found);
+            }
+        }
+    }
+}
+
+fn all_of_segment(state: &State, segment: &SegmentId, found: &mut BTreeSet<AgentId>) {
+    found.extend(gateway_agents(state, segment));
+    let live = state.sessions.values().filter(|session| session.segment == *segment);
+    found.extend(live.map(|session| AgentId::Device(session.device.clone())));
+}
+
+fn gateway_agents<'a>(
+    state: &'a State,
+    segment: &'a SegmentId,
+) -> impl Iterator<Item = AgentId> + 'a {
+    let all = state.catalogue.gateways.values().map(|gateway| &gateway.spec);
+    all.filter(move |it| it.segment == *segment).map(|it| AgentId::Gateway(it.name.clone()))
+}

@@ -1,0 +1,97 @@
+//! Sessions as admins and agents see them, and how they end.
+//!
+//! A session that goes is gone from the store, the gateways and the device in that order, at once.
+
+use jiff::Timestamp;
+use partywall_proto::admin::{Page, SessionView};
+use partywall_proto::ids::{AgentId, SessionId};
+use serde_json::json;
+
+use super::change::Change;
+use super::records::session_key;
+use super::resources::page;
+use super::{App, AppError, Principal, Result};
+use crate::domain::authority::{Access, Scope};
+use crate::domain::session::SessionRecord;
+
+impl App {
+    /// The sessions of the principal's organisation.
+    ///
+    /// # Errors
+    /// None for now.
+    #[expect(clippy::unused_async, reason = "another store would be asked")]
+    pub async fn sessions(
+        &self,
+        principal: &Principal,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<SessionView>> {
+        let state = self.state();
+        let mine = state.sessions.values().filter(|it| principal.may(Access::Read, &scope_of(it)));
+        let mine = mine.map(|session| (session.id.to_string(), session));
+        Ok(page(mine, after, limit, SessionRecord::view))
+    }
+
+    /// Ends a session at once, with every flow of it.
+    ///
+    /// # Errors
+    /// An unknown session, or one of another organisation.
+    pub async fn revoke_session(&self, principal: &Principal, id: &SessionId) -> Result<()> {
+        let writer = self.writer().await;
+        let subject = format!("sessions/{id}");
+        let found = match self.state().sessions.get(id) {
+            None => Err(AppError::NotFound(format!("session {id}"))),
+            Some(it) if principal.may(Access::Write, &scope_of(it)) => Ok(it.clone()),
+            Some(_) => Err(AppError::Forbidden(format!("session {id} is not yours to revoke"))),
+        };
+        match found {
+            Ok(session) => {
+                let mut change = Change::default();
+                let actor = principal.actor();
+                end(&mut change, &session, "session-revoke", &actor, "revoked", self.now());
+                self.commit(writer, change, None).await.map(drop)
+            }
+            Err(refused) => {
+                drop(writer);
+                self.audited(principal, "session-revoke", &subject, Err(refused)).await
+            }
+        }
+    }
+
+    /// The person at the device `agent` signs out. Nobody signed in is no error.
+    ///
+    /// # Errors
+    /// A store that does not take it.
+    pub async fn sign_out(&self, agent: &AgentId) -> Result<()> {
+        let AgentId::Device(device) = agent else {
+            return Err(AppError::AgentRefused("nobody signs out at a gateway".to_owned()));
+        };
+        let writer = self.writer().await;
+        let session = self.state().session_on(device).cloned();
+        let mut change = Change::default();
+        if let Some(session) = session {
+            let actor = session.user.to_string();
+            end(&mut change, &session, "sign-out", &actor, "signed out", self.now());
+        }
+        self.commit(writer, change, None).await.map(drop)
+    }
+}
+
+/// Adds the end of `session` to `change`.
+pub(super) fn end(
+    change: &mut Change,
+    session: &SessionRecord,
+    action: &str,
+    actor: &str,
+    why: &str,
+    now: Timestamp,
+) {
+    change.delete(session_key(&session.id));
+    let chain = session.user.organisation().as_str();
+    let detail = json!({ "why": why, "user": session.user, "device": session.device });
+    change.done(chain, now, actor, action, format!("sessions/{}", session.id), Some(detail));
+}
+
+fn scope_of(session: &SessionRecord) -> Scope {
+    Scope::Organisation(session.user.organisation().clone())
+}
