@@ -303,3 +303,57 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn peer(name: &str, key: u8, allowed_ips: &[&str]) -> Peer {
+        let key = WireguardKey::from([key; 32]);
+        let allowed_ips = allowed_ips.join("\",\"");
+        let json = format!(
+            r#"{{"agent":"device/{name}","public_key":"{key}","allowed_ips":["{allowed_ips}"]}}"#
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    fn set(peers: &mut Peers, peer: &Peer) -> PeerChange {
+        let identity = Identity::new(&[1; 32].into(), 10);
+        peers.set(peer, &identity, start()).unwrap()
+    }
+
+    #[test]
+    fn nothing_leads_to_a_peer_that_is_gone() {
+        let mut peers = Peers::new(0, 1);
+        let gone = peer("a", 1, &["10.0.0.1"]);
+        set(&mut peers, &gone);
+        let index = peers.at(0).unwrap().index;
+        assert_eq!(peers.by_index(index), Some(0));
+        assert_eq!(peers.remove(&gone.agent), Some(0));
+        assert_eq!(set(&mut peers, &peer("b", 2, &["10.0.0.2"])), PeerChange::New(0));
+        assert_eq!(peers.by_index(index), None);
+        assert_eq!(peers.by_key(&gone.public_key), None);
+        assert_eq!(peers.by_agent(&gone.agent), None);
+        assert_eq!(peers.by_address(Address::v4([10, 0, 0, 1])), None);
+    }
+
+    #[test]
+    fn a_prefix_that_moves_to_another_peer_stays_there_when_the_first_is_updated() {
+        let mut peers = Peers::new(0, 1);
+        set(&mut peers, &peer("a", 1, &["10.0.0.1"]));
+        set(&mut peers, &peer("b", 2, &["10.0.0.1", "10.0.0.2"]));
+        assert_eq!(set(&mut peers, &peer("a", 1, &["10.0.0.3"])), PeerChange::Changed(0));
+        assert_eq!(peers.by_address(Address::v4([10, 0, 0, 1])), Some(1));
+    }
+
+    #[test]
+    fn a_new_key_is_a_new_tunnel_with_another_index() {
+        let mut peers = Peers::new(0, 1);
+        set(&mut peers, &peer("a", 1, &["10.0.0.1"]));
+        let index = peers.at(0).unwrap().index;
+        assert_eq!(set(&mut peers, &peer("a", 1, &["10.0.0.1"])), PeerChange::None);
+        assert_eq!(set(&mut peers, &peer("a", 2, &["10.0.0.1"])), PeerChange::New(0));
+        assert_ne!(peers.at(0).unwrap().index, index);
+    }
+}

@@ -90,6 +90,10 @@ fn a_first_fragment_must_hold_the_whole_transport_header() {
         assert!(read.fragment.unwrap().is_first() && matches!(read.payload, Payload::Udp(_)));
         let odd = part(from, to, &big, 0..12, 1);
         assert_eq!(parse(&odd), Err(PacketError::Malformed), "a part that is not whole units");
+        let odd = part(from, to, &big, 16..28, 1);
+        assert_eq!(parse(&odd), Err(PacketError::Malformed), "the same of a later part");
+        let empty = part(from, to, &big, 16..16, 1);
+        assert_eq!(parse(&empty), Err(PacketError::Malformed), "a part of nothing");
         let whole = part(from, to, &syn, 0..20, 1);
         assert_eq!(parse(&whole).unwrap().fragment, None, "an atomic fragment is a whole packet");
     }

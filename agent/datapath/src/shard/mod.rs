@@ -130,6 +130,12 @@ impl Shard {
         let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
         let due = entry.tunnel.tick(now, room);
         entry.note_connection(now);
+        self.say(number, due, now, out);
+    }
+
+    /// Sends what a peer's timers made due; it was written into the room for a datagram.
+    fn say(&mut self, number: u32, due: Due, now: Instant, out: &mut Outbox) {
+        let Some(entry) = self.peers.at_mut(number) else { return };
         match due {
             Due::Nothing => {}
             Due::Call(bytes) => {

@@ -367,3 +367,72 @@ fn a_packet_of_a_known_flow_allocates_nothing_on_its_way() {
     });
     assert_eq!(allocations.count_total, 0);
 }
+
+#[test]
+fn another_session_on_the_same_keys_cuts_the_flows_of_the_one_before() {
+    let mut lab = Lab::connected();
+    let with_session = |id: &str| {
+        let session = format!(
+            r#""session":{{"id":"{id}","user":"alice@council","ends_at":"2026-01-01T08:00:00Z"}},"allowed_ips""#
+        );
+        let json = device_peer("desk-1", 1, 9, DESK_1).replace(r#""allowed_ips""#, &session);
+        Update::PeerSet(Box::new(peer(&json)))
+    };
+    lab.at_gateway(&with_session("s1"));
+    open_connection(&mut lab);
+    lab.at_gateway(&with_session("s1"));
+    assert_eq!(lab.gateway.filter.flows(), 1);
+    lab.at_gateway(&with_session("s2"));
+    assert_eq!(lab.gateway.filter.flows(), 0);
+    assert!(lab.is_connected());
+}
+
+#[test]
+fn an_icmp_error_goes_to_the_address_that_sent_what_it_quotes() {
+    let mut lab = Lab::connected();
+    let two = device_peer("desk-1", 1, 9, r#""10.64.0.5","10.64.0.7""#);
+    lab.at_gateway(&Update::PeerSet(Box::new(peer(&two))));
+    let query = packet(DEVICE, SERVER, &udp(5000, 53, 1));
+    lab.device_sends(&query);
+    assert!(lab.network_sends(&packet(SERVER, "10.64.0.7", &unreachable(&query, true))).nowhere());
+    assert_eq!(counted(&lab.gateway, DropReason::IcmpNoFlow), 1);
+}
+
+#[test]
+fn what_is_over_is_forgotten_when_time_passes() {
+    let mut lab = Lab::connected();
+    lab.device_sends(&packet(DEVICE, SERVER, &udp(5000, 53, 1)));
+    assert_eq!(lab.gateway.filter.flows(), 1);
+    lab.wait(31);
+    let mut out = Outbox::new();
+    assert!(lab.gateway.poll_timeout().unwrap() <= lab.now);
+    lab.gateway.handle_timeout(lab.now, &mut out);
+    assert_eq!(lab.gateway.filter.flows(), 0);
+    assert!(lab.gateway.poll_timeout().unwrap() > lab.now);
+}
+
+#[test]
+fn a_device_goes_on_calling_after_the_tunnel_has_given_up() {
+    let mut lab = Lab::connected();
+    let mut out = Outbox::new();
+    lab.device.say(0, Due::GivenUp, lab.now, &mut out);
+    assert_eq!(out.datagrams().map(|call| call.bytes.len()).collect::<Vec<_>>(), [148]);
+    out.clear();
+    lab.gateway.say(0, Due::GivenUp, lab.now, &mut out);
+    assert!(out.is_empty(), "a gateway waits to be called");
+}
+
+#[test]
+fn a_tick_that_fills_the_outbox_goes_on_after_the_flush() {
+    let mut lab = Lab::connected();
+    let mut out = Outbox::new();
+    while !out.is_full() {
+        out.datagram_room(1400).unwrap();
+        out.send(DEVICE_AT.into(), 1400);
+    }
+    lab.gateway.handle_timeout(lab.now, &mut out);
+    assert!(lab.gateway.poll_timeout().unwrap() <= lab.now, "it is still due");
+    out.clear();
+    lab.gateway.handle_timeout(lab.now, &mut out);
+    assert!(lab.gateway.poll_timeout().unwrap() > lab.now);
+}
