@@ -226,10 +226,10 @@ impl Tunnel {
         self.tunn.time_since_last_handshake()
     }
 
-    /// Calls the peer unless a call is under way: bytes written to `out`, which holds
-    /// [`HANDSHAKE_MAX_BYTES`].
-    pub(crate) fn call(&mut self, _now: Instant, out: &mut [u8]) -> Option<usize> {
-        match self.tunn.format_handshake_initiation(out, false) {
+    /// Calls the peer unless a call is under way and this is not to be another (`again`): bytes
+    /// written to `out`, which holds [`HANDSHAKE_MAX_BYTES`]. Answers to the last two calls count.
+    pub(crate) fn call(&mut self, again: bool, _now: Instant, out: &mut [u8]) -> Option<usize> {
+        match self.tunn.format_handshake_initiation(out, again) {
             TunnResult::WriteToNetwork(call) => Some(call.len()),
             TunnResult::Done
             | TunnResult::Err(_)

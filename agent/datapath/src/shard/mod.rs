@@ -11,6 +11,7 @@
 //!
 //! Nothing is allocated for a packet, except where it waits for a handshake.
 
+mod calls;
 mod inbound;
 mod outbound;
 mod outbox;
@@ -29,6 +30,8 @@ pub use update::Update;
 
 pub use crate::counters::{Counters, Traffic};
 pub use crate::settings::{Limits, PrivateKey, Role, Settings};
+
+use calls::Repetition;
 
 use crate::filter::{DropReason, Filter};
 use crate::packet::{Address, PacketError};
@@ -62,6 +65,7 @@ pub struct Shard {
     counters: Counters,
     /// Where packets are padded before they are sealed.
     scratch: Box<[u8]>,
+    repetitions: Vec<Repetition>,
     next_tick: Instant,
     /// The peer at which a tick goes on that had filled the outbox.
     tick_from: u32,
@@ -88,6 +92,7 @@ impl Shard {
             filter: Filter::new(*role, limits),
             counters: Counters::default(),
             scratch: vec![0; PACKET_MAX_BYTES + 16].into_boxed_slice(),
+            repetitions: Vec::new(),
             next_tick: now,
             tick_from: 0,
             settings,
@@ -96,7 +101,11 @@ impl Shard {
 
     /// Does what is due at `now`: calls, keepalives, and forgetting what is over.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
-        if self.frame.is_none() || now < self.next_tick {
+        if self.frame.is_none() {
+            return;
+        }
+        self.repeat_calls(now, out);
+        if now < self.next_tick {
             return;
         }
         if self.tick_from == 0 {
@@ -117,7 +126,8 @@ impl Shard {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next; none while nothing is carried.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.frame.as_ref().map(|_| self.next_tick)
+        self.frame.as_ref()?;
+        Some(self.next_call().map_or(self.next_tick, |call| call.min(self.next_tick)))
     }
 
     /// What was counted since the shard was made.
@@ -157,19 +167,6 @@ impl Shard {
                     self.call(number, now, out);
                 }
             }
-        }
-    }
-
-    /// Calls a peer that is not being called yet.
-    fn call(&mut self, number: u32, now: Instant, out: &mut Outbox) {
-        let Some(entry) = self.peers.at_mut(number).filter(|entry| entry.endpoint.is_some()) else {
-            return;
-        };
-        let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
-        if let Some(bytes) = entry.tunnel.call(now, room)
-            && let Some(endpoint) = entry.endpoint_to_call()
-        {
-            out.send(endpoint, bytes);
         }
     }
 }

@@ -91,7 +91,7 @@ impl Shard {
                 self.filter.cut_peer(number);
                 // At once and not at the first packet: by then the person is waiting.
                 if self.settings.role == Role::Device {
-                    self.call(number, now, out);
+                    self.call_new(number, now, out);
                 }
             }
         }
@@ -107,6 +107,7 @@ impl Shard {
         self.frame = None;
         self.peers.clear();
         self.filter.clear();
+        self.repetitions.clear();
         self.tick_from = 0;
     }
 }

@@ -154,6 +154,13 @@ impl Lab {
         self.settle(false, &out)
     }
 
+    /// The device looks at its timers.
+    pub(super) fn device_waits(&mut self) -> Arrived {
+        let mut out = Outbox::new();
+        self.device.handle_timeout(self.now, &mut out);
+        self.settle(true, &out)
+    }
+
     /// A packet from the device's TUN; what arrives anywhere.
     pub(super) fn device_sends(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
