@@ -6,6 +6,7 @@
 //! bytes tell a slip of the keyboard from a wrong code.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -54,12 +55,7 @@ impl EnrolmentCode {
         ca_fingerprint: [u8; FINGERPRINT_BYTES],
         address: &str,
     ) -> Result<Self, EnrolmentCodeError> {
-        let (host, port) = address.rsplit_once(':').ok_or(EnrolmentCodeError::Address)?;
-        let in_brackets = host.starts_with('[') && host.ends_with(']');
-        let host_ok = !host.is_empty()
-            && (in_brackets || !host.contains(':'))
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
-        if !host_ok || address.len() > ADDRESS_MAX_BYTES || port.parse::<u16>().is_err() {
+        if !is_host_and_port(address) {
             return Err(EnrolmentCodeError::Address);
         }
         Ok(Self { token, ca_fingerprint, address: address.to_owned() })
@@ -86,6 +82,22 @@ impl EnrolmentCode {
         bytes.extend_from_slice(&Sha256::digest(&bytes)[..CHECK_BYTES]);
         format!("{MARK}{}", BASE64URL_NOPAD.encode(&bytes))
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host_ok = match in_brackets {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !host.is_empty() && host.bytes().all(plain)
+        }
+    };
+    // `parse` alone would take `+1`.
+    let port_ok =
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|p: u16| p > 0);
+    host_ok && port_ok && text.len() <= ADDRESS_MAX_BYTES
 }
 
 impl FromStr for EnrolmentCode {
@@ -145,8 +157,28 @@ mod tests {
 
     #[test]
     fn an_address_is_host_and_port() {
-        for bad in ["", "host", "host:", ":1", "host:99999", "fd00::1:8443", "h st:1", "h/x:1"] {
+        let long = format!("{}:1", "a".repeat(ADDRESS_MAX_BYTES));
+        for bad in [
+            "",
+            "host",
+            "host:",
+            ":1",
+            "host:99999",
+            "host:0",
+            "host:+1",
+            "fd00::1:8443",
+            "h st:1",
+            "h/x:1",
+            "[]:1",
+            "[host]:1",
+            "h[x:1",
+            "[fd00::1:1",
+            &long,
+        ] {
             assert!(EnrolmentCode::new([0; 16], [0; 32], bad).is_err(), "{bad:?}");
+        }
+        for good in ["host:1", "127.0.0.1:65535", "a-b.c_d:8443", "[::1]:8443"] {
+            EnrolmentCode::new([0; 16], [0; 32], good).unwrap();
         }
     }
 
