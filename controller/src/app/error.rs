@@ -53,7 +53,7 @@ pub enum AppError {
     #[error("{0}")]
     Unready(String),
     /// The store did not take it.
-    #[error("the controller cannot write its store; nothing was changed")]
+    #[error("the controller cannot write its store")]
     Store(#[from] StoreError),
     /// What the store holds is not what this version writes.
     #[error("the store holds {key}, which this version cannot read")]
@@ -84,7 +84,12 @@ impl AppError {
             Self::Store(_) => (503, "store", "Store unavailable"),
             Self::Unreadable { .. } => (500, "unreadable", "Store unreadable"),
         };
-        let mut problem = Problem::new(status, name, title, self.to_string());
+        let mut detail = self.to_string();
+        if let Self::Store(store) = self {
+            // What is wrong with the store is what an admin can mend: a full disk, above all.
+            detail = format!("{detail}: {store}");
+        }
+        let mut problem = Problem::new(status, name, title, detail);
         if let Self::Invalid(findings) = self {
             problem.errors.clone_from(findings);
         }
@@ -96,5 +101,17 @@ fn findings_in_words(count: usize) -> String {
     match count {
         1 => "one thing".to_owned(),
         count => format!("{count} things"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_to_whoever_asked() {
+        let problem = AppError::from(StoreError::Full { free_bytes: 7 }).problem();
+        assert_eq!(problem.status, 503);
+        assert!(problem.detail.contains("free some space"), "{}", problem.detail);
     }
 }
