@@ -4,9 +4,11 @@
 //! with it. A holder that is not kept reads a pipe from its starter and ends when that closes:
 //! even a test that is killed leaves nothing behind.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,7 +33,9 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn start(detached: bool) -> Result<Self> {
+    pub(super) fn start(detached: bool, dir: &Path) -> Result<Self> {
+        // A file, for unshare complains (harmlessly) when its child is killed, which is how a lab ends.
+        let log = dir.join("holder.log");
         let wait = if detached { "sleep infinity" } else { "cat >/dev/null" };
         let mut command = Command::new("unshare");
         command
@@ -40,10 +44,8 @@ impl Holder {
             .env_remove("ENV")
             .stdin(if detached { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
             .process_group(0);
-        if detached {
-            command.stderr(Stdio::null());
-        }
         let mut child = command.spawn().context("unshare (util-linux) does not start")?;
         let stdout = child.stdout.take().expect("stdout was asked for");
         let mut line = String::new();
@@ -51,7 +53,10 @@ impl Holder {
         let Ok(pid) = line.trim().parse() else {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("no private namespaces could be made here; the lab needs root and namespaces");
+            let why = std::fs::read_to_string(&log).unwrap_or_default();
+            bail!(
+                "no private namespaces could be made here; the lab needs root and namespaces: {why}"
+            );
         };
         Ok(Self { pid, started: start_ticks(pid)?, child: Some(child) })
     }

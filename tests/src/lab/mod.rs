@@ -89,7 +89,7 @@ impl Lab {
             .tempdir()
             .context("the lab's directory cannot be made")?
             .keep();
-        let holder = Holder::start(detached)?;
+        let holder = Holder::start(detached, &dir)?;
         let mut lab = Self {
             topology: topology.clone(),
             servers: Vec::new(),

@@ -42,9 +42,16 @@ pub(super) fn build(topology: &Topology) -> String {
             line(&mut text, &format!("sysctl -qw net.ipv6.conf.p{port}.disable_ipv6=1"));
             line(&mut text, &format!("ip link set p{port} master {bridge} up"));
             line(&mut text, &format!("ip -n {name} link set {device} up"));
-            for address in &link.addresses {
-                let nodad = if address.is_ipv6() { " nodad" } else { "" };
-                line(&mut text, &format!("ip -n {name} address add {address} dev {device}{nodad}"));
+            for (position, address) in link.addresses.iter().enumerate() {
+                // The first address of a family is the one that answers come from.
+                let earlier = &link.addresses[..position];
+                let second = earlier.iter().any(|net| net.is_ipv6() == address.is_ipv6());
+                let flags = match (address.is_ipv6(), second) {
+                    (false, _) => "",
+                    (true, false) => " nodad",
+                    (true, true) => " nodad preferred_lft 0",
+                };
+                line(&mut text, &format!("ip -n {name} address add {address} dev {device}{flags}"));
             }
         }
         for route in &host.routes {
