@@ -266,6 +266,30 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn spans_are_cut_so_that_the_first_rule_of_each_port_stands(
+            ranges in proptest::collection::vec((0_u16..20, 0_u16..6, 0_u32..6), 0..10),
+            top in any::<bool>(),
+        ) {
+            let base = if top { 65_535 - 25 } else { 0 };
+            let spans: Vec<Span> = ranges
+                .iter()
+                .map(|(at, more, rule)| Span { first: base + at, last: base + at + more, rule: *rule })
+                .collect();
+            let bucket = Bucket { tcp: disjoint(&spans), ..Bucket::default() };
+            prop_assert!(bucket.tcp.is_sorted_by(|a, b| a.last < b.first));
+            for port in base..=base + 25 {
+                let holding = spans.iter().filter(|span| (span.first..=span.last).contains(&port));
+                prop_assert_eq!(
+                    bucket.find(Protocol::Tcp, port),
+                    holding.map(|span| span.rule).min(),
+                    "port {}", port
+                );
+            }
+        }
+    }
+
     #[test]
     fn an_empty_list_allows_nothing() {
         let network = Address::v4([10, 0, 0, 1]);

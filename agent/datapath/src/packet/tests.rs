@@ -100,6 +100,14 @@ fn a_first_fragment_must_hold_the_whole_transport_header() {
 }
 
 #[test]
+fn a_part_in_the_middle_is_whole_units_and_not_empty() {
+    for (more, bytes) in [(true, 12), (true, 0), (false, 0), (true, 65_528)] {
+        assert_eq!(Fragment::new(1, 2, more, bytes), Err(PacketError::Malformed), "{bytes}");
+    }
+    assert!(Fragment::new(1, 2, false, 12).unwrap().is_some());
+}
+
+#[test]
 fn no_fragment_reaches_past_the_largest_packet() {
     let mut bytes = sample("v4-later-fragment");
     bytes[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
