@@ -63,11 +63,11 @@ const COMMON: &str = r#""version":1,"segment":"council","generation":1,"issued_a
     {"id":"all-6","action":"allow","match":{"opener":"device","prefix":"fd00:10::/32"}}]"#;
 const PSK: &str = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
 
-fn device_update() -> Update {
+fn device_update(gateway: &str) -> Update {
     replace(format!(
         r#"{{{COMMON},"agent":"device/desk-1","interface":{{"addresses":["100.64.0.5","fd00:64::5"],"mtu":1380}},
         "role":"device","session":{SESSION},"tunnel":"split","prefixes":["10.0.0.0/8","fd00:10::/32"],"dns":{{}},
-        "peers":[{{"agent":"gateway/gw","public_key":"{}","preshared_key":"{PSK}","endpoints":["192.0.2.1:51820"],
+        "peers":[{{"agent":"gateway/gw","public_key":"{}","preshared_key":"{PSK}","endpoints":["{gateway}"],
         "allowed_ips":["10.0.0.0/8","fd00:10::/32"]}}]}}"#,
         public(GATEWAY_KEY)
     ))
@@ -184,7 +184,7 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
                 !echoes("10.0.0.1:7", SILENCE),
                 "something is carried before anything is allowed"
             );
-            movable(plane.apply(device_update())).await.unwrap();
+            movable(plane.apply(device_update("192.0.2.1:51820"))).await.unwrap();
             assert!(echoes("10.0.0.1:7", DEADLINE) && echoes("[fd00:10::1]:7", DEADLINE));
             shell("ping -c 1 -W 5 10.0.0.1; ping -c 1 -W 5 fd00:10::1");
             bulk_comes_back_whole();
@@ -203,6 +203,24 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
             movable(plane.stop()).await;
             assert!(!std::path::Path::new("/proc/thread-self/net/dev_snmp6/pw-test0").exists());
         });
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_is_called_again() {
+    netns::in_private_network_async(|| async {
+        shell("ip link set lo up");
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        silent.set_read_timeout(Some(DEADLINE)).unwrap();
+        let plane = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
+        plane.apply(device_update(&silent.local_addr().unwrap().to_string())).await.unwrap();
+        for _ in 0..2 {
+            let mut datagram = [0; 2048];
+            let (length, from) = silent.recv_from(&mut datagram).unwrap();
+            // A handshake initiation (WireGuard whitepaper §5.4.2).
+            assert_eq!((length, datagram[0], from.port()), (148, 1, plane.local_port()));
+        }
+        plane.stop().await;
     });
 }
 

@@ -206,11 +206,17 @@ mod tests {
     use std::time::Duration;
 
     const TUN: &str = "pw-test0";
+    /// Past this something is broken, not slow.
+    const DEADLINE: Duration = Duration::from_secs(10);
+    /// How long an unanswered opening is given; an answered one takes microseconds.
+    const SILENCE: Duration = Duration::from_millis(300);
     /// A LAN port with an address in each family and a router that is never there.
-    const LAN: &str = "ip link set lo up; ip link add lan0 type veth peer name far0; ip link set lan0 up;
-        ip link set far0 up; ip addr add 192.0.2.5/24 dev lan0; ip addr add 2001:db8::5/64 dev lan0 nodad;
-        ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8::ffff;
-        ip neigh add 192.0.2.254 lladdr 02:00:00:00:00:01 dev lan0;
+    /// The kernel adds no addresses of its own, which would come and go while pictures are taken.
+    const LAN: &str = "ip link set lo up; ip link add lan0 type veth peer name far0
+        ip link set lan0 addrgenmode none up; ip link set far0 addrgenmode none up
+        ip addr add 192.0.2.5/24 dev lan0; ip addr add 2001:db8::5/64 dev lan0 nodad
+        ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8::ffff
+        ip neigh add 192.0.2.254 lladdr 02:00:00:00:00:01 dev lan0
         ip neigh add 2001:db8::ffff lladdr 02:00:00:00:00:01 dev lan0";
 
     struct Machine {
@@ -308,6 +314,7 @@ mod tests {
                 machine.reconcile(&config).await;
                 assert_eq!(picture(), during);
                 machine.system.reconcile(&Desired::nothing()).await.unwrap();
+                assert!(!netlink.fetch(TUN).await.unwrap().link.unwrap().up);
                 drop(queue);
                 assert_eq!(picture(), before);
                 assert_eq!(std::fs::read_dir(machine.state.path()).unwrap().count(), 1);
@@ -386,9 +393,13 @@ mod tests {
                 go.send(()).unwrap();
                 told.recv().unwrap();
                 // The device may open towards the LAN what is not the segment's.
-                assert!(opens("192.0.2.77:7000"));
+                assert!(opens("192.0.2.77:7000", DEADLINE));
                 assert_eq!(neighbour.join().unwrap(), [true, false, false]);
             });
+            for counter in ["lan_opens", "overlay_destination"] {
+                let counted = shell(&format!("nft list counter inet partywall {counter}"));
+                assert!(!counted.contains("packets 0 "), "{counted}");
+            }
         });
     }
 
@@ -406,11 +417,12 @@ mod tests {
         );
         let _server = TcpListener::bind("192.0.2.77:7000").unwrap();
         tell.send(0).unwrap();
-        ["192.0.2.5:8050", "192.0.2.5:9000", "100.64.0.5:8050"].map(opens)
+        let (offered, private, overlay) = ("192.0.2.5:8050", "192.0.2.5:9000", "100.64.0.5:8050");
+        [opens(offered, DEADLINE), opens(private, SILENCE), opens(overlay, SILENCE)]
     }
 
-    fn opens(to: &str) -> bool {
-        TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(500)).is_ok()
+    fn opens(to: &str, wait: Duration) -> bool {
+        TcpStream::connect_timeout(&to.parse().unwrap(), wait).is_ok()
     }
 
     #[test]
@@ -432,6 +444,22 @@ mod tests {
             }
             machine.mend().await;
             assert_eq!(shell("nft list tables").trim(), "table inet other");
+        });
+    }
+
+    #[test]
+    fn undoing_goes_on_past_what_fails_and_reports_it() {
+        netns::in_private_network_async(|| async {
+            shell(LAN);
+            let before = picture();
+            let mut machine = Machine::new();
+            let queue = tun();
+            machine.reconcile(&device_config("full")).await;
+            std::fs::write(machine.state.path().join("resolv.conf.json"), "damaged").unwrap();
+            let failed = machine.system.reconcile(&Desired::nothing()).await.unwrap_err();
+            assert!(failed.to_string().contains("resolv.conf.json"), "{failed}");
+            drop(queue);
+            assert_eq!(picture(), before);
         });
     }
 
