@@ -1,1 +1,23 @@
-fn main() {}
+//! `partywall-agent`, the daemon on devices and gateways. Logs go to stderr and hold no secret.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use partywall_agent::cli::AgentArgs;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let filter =
+        EnvFilter::try_from_env("PARTYWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match AgentArgs::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "partywall-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

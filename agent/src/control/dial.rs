@@ -11,10 +11,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// The firewall mark on everything that the agent itself sends: WireGuard, and TCP to the
-/// controller. Marked packets use the main routing table.
-pub const FWMARK: u32 = 0x5057;
-
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A name with more addresses than this is not tried further.

@@ -8,7 +8,7 @@ mod stream;
 mod tls;
 
 pub use backoff::Backoff;
-pub use dial::{Addresses, DialError, FWMARK};
+pub use dial::{Addresses, DialError};
 pub use enrol::{EnrolError, enrol};
 pub use link::{Link, LinkEvent};
 pub use stream::{Challenge, Stream, StreamError};

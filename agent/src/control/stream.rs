@@ -81,6 +81,8 @@ pub struct Challenge {
     pub nonce: String,
     /// The controller's clock.
     pub time: Timestamp,
+    /// This machine's clock when it came.
+    pub received_at: Timestamp,
 }
 
 /// An open stream.
@@ -125,7 +127,9 @@ impl Stream {
             tokio_tungstenite::client_async_with_config(url, tls, Some(config)).await?;
         let mut stream = Self { socket };
         match stream.next().await? {
-            ServerMessage::Challenge { nonce, time } => Ok((stream, Challenge { nonce, time })),
+            ServerMessage::Challenge { nonce, time } => {
+                Ok((stream, Challenge { nonce, time, received_at: Timestamp::now() }))
+            }
             ServerMessage::Welcome { .. }
             | ServerMessage::Config { .. }
             | ServerMessage::Nothing { .. }

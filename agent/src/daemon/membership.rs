@@ -334,6 +334,9 @@ fn steps_within(from: &OverlayConfig, to: &Arc<OverlayConfig>) -> Vec<Step> {
     let Some(changes) = from.changes_to(to) else {
         return vec![Step::Replace(to.clone()), Step::System(to.clone())];
     };
+    // A device's routes follow what its gateways take; a gateway's do not depend on its devices.
+    let is_device = session_of(to).is_some();
+    let routes_change = is_device && from.peers != to.peers;
     let mut steps: Vec<Step> = changes
         .into_iter()
         .map(|change| match change {
@@ -341,6 +344,7 @@ fn steps_within(from: &OverlayConfig, to: &Arc<OverlayConfig>) -> Vec<Step> {
             Change::PeerGone { agent } => Step::PeerGone(agent),
             Change::RulesSet { rules } => Step::RulesSet(rules),
         })
+        .chain(routes_change.then(|| Step::System(to.clone())))
         .collect();
     steps.sort_by_key(|step| match step {
         Step::Cut | Step::Undo | Step::PeerGone(_) => 0,

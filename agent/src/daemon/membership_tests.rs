@@ -105,6 +105,18 @@ fn a_change_of_the_frame_cuts_in_the_data_path_before_the_system_is_touched() {
 }
 
 #[test]
+fn a_devices_routes_follow_its_gateways() {
+    let held = device_config("council", "s1", 1);
+    let mut membership = enforcing(&held);
+    let changes = vec![
+        Change::PeerSet { peer: Box::new(peer("gateway/gw-2", 2)) },
+        Change::PeerGone { agent: "gateway/gw-1".parse().unwrap() },
+    ];
+    membership.handle_payload(Payload::Delta(delta(&held, 2, changes)), start()).unwrap();
+    assert_eq!(words(&mut membership), ["gone gateway/gw-1", "system council", "set gateway/gw-2"]);
+}
+
+#[test]
 fn a_generation_that_does_not_grow_is_refused() {
     let held = device_config("council", "s1", 5);
     let mut membership = enforcing(&held);

@@ -1,12 +1,24 @@
 //! The daemon: a pure state machine of what is to be carried, and the shell that makes it so.
+//!
+//! `membership` decides and touches nothing; `shell` and its parts `conversation` (the controller)
+//! and `calls` (the people at the machine) do, through an [`Enforcer`].
 
+mod calls;
+mod conversation;
+mod enforcer;
+mod login;
+mod machine;
 mod membership;
 mod refusal;
+mod shell;
 mod skew;
 mod step;
 
+pub use enforcer::{EnforceError, Enforcer};
+pub use machine::Machine;
 pub use membership::{Idle, Membership};
 pub use refusal::Refusal;
+pub use shell::{Daemon, DaemonError};
 pub use skew::{ClockSkew, WARN_S};
 pub use step::Step;
 
