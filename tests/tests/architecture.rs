@@ -37,7 +37,8 @@ const DATAPATH: &[(&str, &[&str])] = &[
     ("shard", &["packet", "settings", "offload", "filter", "counters", "tunnel", "peers"]),
 ];
 
-/// What each module of the controller may import. `ctl` speaks REST and nothing else.
+/// What each module of the controller may import. `ctl` speaks REST and nothing else; `daemon` joins
+/// an app to its store.
 const CONTROLLER: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain"]),
@@ -46,6 +47,7 @@ const CONTROLLER: &[(&str, &[&str])] = &[
     ("background", &["app"]),
     ("http", &["app", "domain", "pki"]),
     ("console", &["app", "domain"]),
+    ("daemon", &["app", "http", "pki", "store"]),
     ("ctl", &["pki"]),
 ];
 
