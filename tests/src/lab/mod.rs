@@ -16,6 +16,7 @@ mod servers;
 mod site;
 mod topology;
 pub mod totp;
+mod transfer;
 mod wait;
 pub mod wire;
 
@@ -33,6 +34,7 @@ pub use output::Output;
 pub use process::Process;
 pub use site::{Part, Site};
 pub use topology::Topology;
+pub use transfer::Transfer;
 pub use wait::{wait_for, within};
 
 use holder::Holder;
@@ -133,13 +135,8 @@ impl Lab {
     }
 
     /// Takes a kept lab down.
-    ///
-    /// # Errors
-    /// Its files cannot be removed.
-    pub fn down(mut self) -> Result<()> {
+    pub fn down(mut self) {
         self.keep = false;
-        self.holder.end();
-        Ok(())
     }
 
     /// One of the lab's machines.

@@ -76,7 +76,7 @@ http {{
   uwsgi_temp_path {root}/tmp; scgi_temp_path {root}/tmp;
   server {{
     listen 80; listen [::]:80; root {root};
-    location = /slow {{ limit_rate 1m; alias {root}/large; }}
+    location = /slow {{ limit_rate 8m; sendfile_max_chunk 64k; alias {root}/large; }}
   }}
 }}\n",
         root = root.display()

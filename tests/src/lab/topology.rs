@@ -91,7 +91,7 @@ pub struct ServerPlan {
     pub iperf3: Vec<u16>,
 }
 
-/// A web server: `/` names the organisation, `/large` is 1 GiB, `/slow` is the same at 1 MB/s.
+/// A web server: `/` names the organisation, `/large` is 1 GiB, `/slow` is the same at 8 MB/s, in small pieces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpPlan {
