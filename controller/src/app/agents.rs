@@ -203,3 +203,115 @@ fn chain_of(state: &State, agent: &AgentId) -> String {
     };
     scope.map_or_else(|| FACILITIES_CHAIN.to_owned(), |scope| scope.chain().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::super::testing::{Building, Seat, secret};
+    use super::*;
+
+    fn proof(seed: u8) -> IdentityProof {
+        IdentityProof::sign("n", &SigningKey::from_bytes(&[seed; 32]))
+    }
+
+    #[tokio::test]
+    async fn an_enrolment_code_admits_once_and_in_time_only() {
+        let building = Building::new().await;
+        let enrol = |token: Secret, seed: u8| {
+            let app = building.app.clone();
+            async move { app.enrol(&token, &proof(seed), "n", [seed; 32].into(), "test").await }
+        };
+        let wrong = secret(&BASE64.encode(&[9; 16]));
+        assert!(matches!(enrol(wrong, 1).await, Err(AppError::EnrolmentCode)));
+        assert!(matches!(enrol(secret("?"), 1).await, Err(AppError::EnrolmentCode)));
+
+        let code = building.code(&building.facilities, "device/desk-1").await;
+        building.clock.advance_s(601);
+        assert!(matches!(enrol(code, 1).await, Err(AppError::EnrolmentCode)));
+
+        let void = building.code(&building.facilities, "device/desk-1").await;
+        let code = building.code(&building.facilities, "device/desk-1").await;
+        assert!(matches!(enrol(void, 1).await, Err(AppError::EnrolmentCode)));
+        assert_eq!(enrol(code.clone(), 1).await.unwrap().to_string(), "device/desk-1");
+        assert!(matches!(enrol(code, 2).await, Err(AppError::EnrolmentCode)));
+
+        // Two machines with one key: the second is refused and its code stays good.
+        let code = building.code(&building.facilities, "device/desk-2").await;
+        assert!(matches!(enrol(code.clone(), 1).await, Err(AppError::AgentRefused(_))));
+        let copied = building.app.enrol(&code, &proof(3), "n", [1; 32].into(), "test").await;
+        assert!(matches!(copied, Err(AppError::AgentRefused(_))), "{copied:?}");
+        enrol(code, 3).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_the_enrolled_key_connects_and_the_newer_connection_wins() {
+        let building = Building::new().await;
+        let mut first = building.enrol(&building.council, "gateway/gw-council").await;
+        let other = SigningKey::from_bytes(&[8; 32]);
+        let refused = Seat::take(&building.app, first.agent.clone(), other, None).await;
+        assert!(matches!(refused.err(), Some(AppError::AgentRefused(_))));
+        let stale = building
+            .app
+            .connect(&first.agent, &IdentityProof::sign("x", &first.identity), "y", None, "test")
+            .await;
+        assert!(stale.is_err(), "a proof over another challenge was taken");
+
+        let again = first.identity.clone();
+        let _second = Seat::take(&building.app, first.agent.clone(), again, None).await.unwrap();
+        use futures_util::StreamExt as _;
+        assert!(first.feed.next().await.is_none(), "the old connection should end");
+        let trail = building.app.audit(&building.council, None, None, 1000).await.unwrap().items;
+        assert!(trail.iter().any(|record| record.action == "connection-superseded"));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_holds_the_latest_gets_no_snapshot_and_a_restart_loses_nothing() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let held = desk.held.clone();
+        let (agent, identity) = (desk.agent.clone(), desk.identity.clone());
+        let mut back =
+            Seat::take(&building.app, agent.clone(), identity.clone(), None).await.unwrap();
+        assert_eq!(back.held.as_ref().map(|held| held.peers.len()), Some(1));
+        let holding = back.holding();
+        drop(back);
+        let proof = IdentityProof::sign("m", &identity);
+        let (_, feed) =
+            building.app.connect(&agent, &proof, "m", holding.clone(), "test").await.unwrap();
+        back = desk;
+        back.feed = feed;
+        assert!(!back.drain().contains(&"snapshot"));
+
+        let reopened = building.reopened().await;
+        let back = Seat::take(&reopened, agent, identity, holding).await.unwrap();
+        assert_eq!(back.held.as_ref().unwrap().peers, held.unwrap().peers);
+    }
+
+    #[tokio::test]
+    async fn validity_is_renewed_at_a_third_of_the_staleness_limit() {
+        let building = Building::new().await;
+        let mut gateway = building.enrol(&building.council, "gateway/gw-council").await;
+        let until = gateway.held.as_ref().unwrap().valid_until;
+        building.clock.advance_s(99);
+        building.app.sweep().await.unwrap();
+        assert!(gateway.drain().is_empty());
+        building.clock.advance_s(1);
+        building.app.sweep().await.unwrap();
+        assert_eq!(gateway.drain(), ["renewal"]);
+        assert_eq!(gateway.held.unwrap().valid_until.duration_since(until).as_secs(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_refused_config_is_sent_once_more_and_then_no_more() {
+        let building = Building::new().await;
+        let mut gateway = building.enrol(&building.council, "gateway/gw-council").await;
+        let problem = || Problem::new(422, "config", "Config refused", "test");
+        building.app.rejected(&gateway.agent, problem()).await.unwrap();
+        assert_eq!(gateway.feed.messages.len(), 1);
+        building.app.rejected(&gateway.agent, problem()).await.unwrap();
+        assert_eq!(gateway.feed.messages.len(), 1);
+        assert_eq!(gateway.drain(), ["snapshot"]);
+    }
+}

@@ -85,3 +85,69 @@ impl App {
         Ok(vec![verifier.verdict(&head)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Building;
+    use super::*;
+    use crate::store::{Transaction, Write};
+
+    #[tokio::test]
+    async fn every_chain_holds_and_an_altered_record_breaks_it() {
+        let building = Building::new().await;
+        building.seats().await;
+        for principal in [&building.facilities, &building.council, &building.nhs] {
+            let verdict = building.app.audit_verify(principal).await.unwrap().remove(0);
+            assert_eq!(verdict.broken, None, "{}", verdict.chain);
+            assert!(verdict.records > 2, "{}", verdict.chain);
+        }
+        let key = audit_key("council", 2).into_bytes();
+        let entry = building.store.get(&key).await.unwrap().unwrap();
+        let altered = String::from_utf8(entry.value).unwrap().replace("Ann", "Bob");
+        let writes = vec![Write { key, value: Some(altered.into_bytes()) }];
+        let transaction = Transaction { preconditions: Vec::new(), writes };
+        building.store.transact(transaction).await.unwrap();
+        let verdict = building.app.audit_verify(&building.council).await.unwrap().remove(0);
+        assert!(verdict.broken.is_some());
+        let verdict = building.app.audit_verify(&building.nhs).await.unwrap().remove(0);
+        assert_eq!(verdict.broken, None, "the other chain is not concerned");
+    }
+
+    #[tokio::test]
+    async fn the_trail_is_read_in_pages_by_its_own_organisation() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, &building.council);
+        let whole = app.audit(council, Some("council"), None, 1000).await.unwrap();
+        assert_eq!(whole.next, None);
+        let mut paged = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = app.audit(council, None, after.as_deref(), 3).await.unwrap();
+            paged.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, whole.items);
+        assert!(app.audit(&building.nhs, Some("council"), None, 3).await.is_err());
+        let nhs = app.audit(&building.nhs, None, None, 1000).await.unwrap().items;
+        let refusal = nhs.last().unwrap();
+        assert_eq!((refusal.action.as_str(), refusal.subject.as_str()), ("audit-read", "council"));
+        assert!(refusal.outcome.starts_with("refused"));
+    }
+
+    #[tokio::test]
+    async fn no_secret_enters_the_trail() {
+        let building = Building::new().await;
+        building.seats().await;
+        for principal in [&building.facilities, &building.council, &building.nhs] {
+            let page = building.app.audit(principal, None, None, 1000).await.unwrap();
+            let text = serde_json::to_string(&page.items).unwrap();
+            for secret in ["argon2", "password\":", "totp", "seed", super::super::testing::PASSWORD]
+            {
+                assert!(!text.contains(secret), "{secret} in the trail");
+            }
+        }
+    }
+}

@@ -70,3 +70,43 @@ impl App {
         Ok(Principal { token: id, role: record.role.clone(), holder: record.holder.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Building;
+    use super::*;
+
+    #[tokio::test]
+    async fn there_is_one_first_administrator() {
+        let building = Building::new().await;
+        let again = building.app.bootstrap("hq", "controller.test:8443", [7; 32]).await;
+        assert!(matches!(again, Err(AppError::AlreadyDone(_))));
+        let nowhere = building.app.bootstrap("hq", "controller.test", [7; 32]).await;
+        assert!(matches!(nowhere, Err(AppError::Invalid(_))));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_until_it_expires_or_is_revoked() {
+        let building = Building::new().await;
+        let app = &building.app;
+        let request = partywall_proto::admin::TokenRequest {
+            role: building.council.role.clone(),
+            holder: "Bo".to_owned(),
+            lifetime_s: 100,
+        };
+        let one = app.create_token(&building.council, request.clone()).await.unwrap();
+        let two = app.create_token(&building.council, request).await.unwrap();
+        app.authenticate(one.secret.expose()).await.unwrap();
+        let forged = format!("{}.{}", one.token.id, two.secret.expose().split_once('.').unwrap().1);
+        for bad in ["", ".", "x", &forged, one.token.id.as_str()] {
+            assert!(matches!(app.authenticate(bad).await, Err(AppError::Unauthenticated)), "{bad}");
+        }
+        app.revoke_token(&building.council, &one.token.id).await.unwrap();
+        assert!(app.authenticate(one.secret.expose()).await.is_err());
+        app.authenticate(two.secret.expose()).await.unwrap();
+        building.clock.advance_s(100);
+        assert!(app.authenticate(two.secret.expose()).await.is_err());
+        let last = app.revoke_token(&building.facilities, &building.facilities.token).await;
+        assert!(matches!(last, Err(AppError::Unready(_))), "{last:?}");
+    }
+}

@@ -218,3 +218,179 @@ pub(super) fn page<T, U>(
     let next = rest.last().filter(|_| more).map(|(name, _)| name.clone());
     Page { items: rest.into_iter().map(|(_, item)| make(item)).collect(), next }
 }
+
+#[cfg(test)]
+mod tests {
+    use partywall_proto::admin::{
+        BuildingSpec, OrganisationSpec, PolicySpec, SegmentSpec, UserSpec,
+    };
+    use partywall_proto::ids::SegmentId;
+
+    use super::super::testing::{Building, admin, manifest_of, manifest_of_facilities, secret};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_applies_again_without_a_change() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, &building.council);
+        let export = app.export(council).await.unwrap();
+        assert_eq!((export.segments.len(), export.users.len(), export.policies.len()), (1, 1, 1));
+        let report = app.apply(council, export, false).await.unwrap();
+        assert!(report.changes.is_empty());
+        assert_eq!(report.revision, app.state().revision);
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_reports_and_changes_nothing() {
+        let building = Building::new().await;
+        let mut manifest = manifest_of("council", "alice", "100.64.0.0/24");
+        manifest.users[0].title = "Alice".to_owned();
+        let before = building.app.state().revision;
+        for (dry_run, after) in [(true, before), (false, before + 1)] {
+            let report =
+                building.app.apply(&building.council, manifest.clone(), dry_run).await.unwrap();
+            assert_eq!(report.changes.len(), 1);
+            assert_eq!(report.changes[0].resource, "users/alice@council");
+            assert_eq!(building.app.state().revision, after);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_manifest_names_every_fault_and_changes_nothing() {
+        let building = Building::new().await;
+        let mut manifest = manifest_of("council", "alice", "100.64.1.0/25");
+        manifest.users[0].groups.push("ghosts".parse().unwrap());
+        manifest.groups.push(manifest.groups[0].clone());
+        manifest.groups[1].title = "Twice".to_owned();
+        let before = building.app.state().revision;
+        let refused = building.app.apply(&building.council, manifest, false).await.unwrap_err();
+        let problem = refused.problem();
+        let places: Vec<_> = problem.errors.iter().map(|it| it.at.as_str()).collect();
+        for at in ["segments/council/pools", "segments/nhs/pools", "users/alice@council/groups"] {
+            assert!(places.contains(&at), "{at} is not among {places:?}");
+        }
+        assert_eq!((problem.status, building.app.state().revision), (422, before));
+    }
+
+    #[tokio::test]
+    async fn of_two_admins_who_change_the_same_thing_the_second_is_told() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, &building.council);
+        let name: SegmentId = "council".parse().unwrap();
+        let read = app.get::<SegmentSpec>(council, &name).await.unwrap();
+        let with_title = |title: &str| SegmentSpec { title: title.to_owned(), ..read.spec.clone() };
+        let (first, second) = tokio::join!(
+            app.put(council, with_title("One"), Some(read.revision)),
+            app.put(council, with_title("Two"), Some(read.revision)),
+        );
+        let stored = first.unwrap();
+        let refused = second.unwrap_err();
+        assert!(matches!(refused, AppError::ChangedMeanwhile { .. }), "{refused}");
+        assert_eq!(app.get::<SegmentSpec>(council, &name).await.unwrap(), stored);
+        let exists = app.put(council, with_title("New"), Some(0)).await;
+        assert!(matches!(exists, Err(AppError::ChangedMeanwhile { .. })));
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_or_changes_what_is_the_others() {
+        let building = Building::new().await;
+        let (app, nhs, facilities) = (&building.app, &building.nhs, &building.facilities);
+        let council: SegmentId = "council".parse().unwrap();
+        let alice = "alice@council".parse().unwrap();
+        for stranger in [nhs, facilities] {
+            let export = app.export(stranger).await.unwrap();
+            assert!(export.segments.iter().all(|it| it.name != council));
+            assert!(export.users.iter().all(|it| it.name != alice));
+            let page = app.list::<PolicySpec>(stranger, None, 100).await.unwrap();
+            assert!(page.items.iter().all(|it| it.spec.segment != council));
+            assert!(app.get::<SegmentSpec>(stranger, &council).await.is_err());
+            assert!(app.delete::<UserSpec>(stranger, &alice, None).await.is_err());
+            for principal_of_apply in [manifest_of("council", "mallory", "100.64.0.0/24")] {
+                let refused = app.apply(stranger, principal_of_apply, false).await.unwrap_err();
+                assert!(matches!(refused, AppError::Forbidden(_)), "{refused}");
+            }
+            let request =
+                partywall_proto::admin::CredentialRequest { password: secret("a long password") };
+            assert!(app.set_credentials(stranger, &alice, request).await.is_err());
+            assert!(admin(app, stranger, "council").await.is_err());
+            let trail = app.audit(stranger, None, None, 1000).await.unwrap().items;
+            let refusals = trail.iter().filter(|it| it.outcome.starts_with("refused")).count();
+            assert_eq!(refusals, 5, "every refusal is in the trail");
+        }
+        // What is the building's is facilities' to change.
+        let hq = "hq".parse().unwrap();
+        let spec = app.get::<BuildingSpec>(nhs, &hq).await.unwrap().spec;
+        let changed = BuildingSpec { title: "Mine".to_owned(), ..spec };
+        assert!(matches!(app.put(nhs, changed, None).await, Err(AppError::Forbidden(_))));
+        let own = OrganisationSpec {
+            name: "nhs".parse().unwrap(),
+            title: "NHS".to_owned(),
+            code_step_s: 60,
+        };
+        assert!(matches!(
+            app.put(facilities, own.clone(), None).await,
+            Err(AppError::Forbidden(_))
+        ));
+        app.put(nhs, own, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_still_referred_to_stays_and_the_referrer_is_named() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, &building.council);
+        let refused = app.delete::<SegmentSpec>(council, &"council".parse().unwrap(), None).await;
+        let problem = refused.unwrap_err().problem();
+        assert!(problem.errors.iter().any(|it| it.at == "gateways/gw-council/segment"));
+        assert!(problem.errors.iter().any(|it| it.at == "policies/council/segment"));
+        let hq = "hq".parse().unwrap();
+        let refused = app.delete::<BuildingSpec>(&building.facilities, &hq, None).await;
+        let problem = refused.unwrap_err().problem();
+        assert!(problem.errors.iter().any(|it| it.at == "devices/desk-1/building"));
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_in_pages_that_miss_and_repeat_nothing() {
+        let building = Building::new().await;
+        let mut manifest = manifest_of_facilities();
+        for name in ["desk", "desk-1-a", "desk-10", "a", "z"] {
+            let mut device = manifest.devices[0].clone();
+            device.name = name.parse().unwrap();
+            manifest.devices.push(device);
+        }
+        building.app.apply(&building.facilities, manifest, false).await.unwrap();
+        let mut names = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = building
+                .app
+                .list::<partywall_proto::admin::DeviceSpec>(
+                    &building.facilities,
+                    after.as_deref(),
+                    2,
+                )
+                .await
+                .unwrap();
+            names.extend(page.items.into_iter().map(|it| it.spec.name.to_string()));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(names, ["a", "desk", "desk-1", "desk-1-a", "desk-10", "desk-2", "z"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_a_restart() {
+        let building = Building::new().await;
+        building.seats().await;
+        let before = building.app.export(&building.council).await.unwrap();
+        let reopened = building.reopened().await;
+        assert_eq!(reopened.export(&building.council).await.unwrap(), before);
+        assert_eq!(reopened.state().revision, building.app.state().revision);
+        let segment: SegmentId = "council".parse().unwrap();
+        assert_eq!(
+            reopened.state().segment_key(&segment),
+            building.app.state().segment_key(&segment)
+        );
+    }
+}

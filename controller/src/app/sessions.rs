@@ -95,3 +95,98 @@ pub(super) fn end(
 fn scope_of(session: &SessionRecord) -> Scope {
     Scope::Organisation(session.user.organisation().clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Building;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_revoked_session_is_gone_from_gateway_and_device_when_it_is_answered() {
+        let building = Building::new().await;
+        let (mut gateway, mut nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let session = building.sessions(&building.council).await.remove(0).id;
+
+        let refused = building.app.revoke_session(&building.nhs, &session).await;
+        assert!(matches!(refused, Err(AppError::Forbidden(_))));
+        assert_eq!(building.sessions(&building.council).await.len(), 1);
+
+        building.app.revoke_session(&building.council, &session).await.unwrap();
+        assert_eq!(gateway.drain(), ["delta"]);
+        assert_eq!(desk.drain(), ["nothing"]);
+        assert_eq!(gateway.peers(), 0);
+        assert_eq!(nhs.drain(), Vec::<&str>::new(), "a change reaches the agents concerned only");
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_time_its_user_or_its_device() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        building.app.sweep().await.unwrap();
+        assert_eq!(building.sessions(&building.council).await.len(), 1);
+        building.clock.advance_s(3600);
+        building.app.sweep().await.unwrap();
+        assert!(building.sessions(&building.council).await.is_empty());
+        gateway.drain();
+        assert_eq!(gateway.peers(), 0);
+
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let user = "alice@council".parse().unwrap();
+        let mut alice = building
+            .app
+            .get::<partywall_proto::admin::UserSpec>(&building.council, &user)
+            .await
+            .unwrap()
+            .spec;
+        alice.disabled = true;
+        building.app.put(&building.council, alice.clone(), None).await.unwrap();
+        assert!(building.sessions(&building.council).await.is_empty());
+        let refused = building.sign_in(&mut desk, "alice@council", &mut []).await;
+        assert!(matches!(refused, Err(AppError::SignInRefused)));
+
+        alice.disabled = false;
+        building.app.put(&building.council, alice, None).await.unwrap();
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let device = "desk-1".parse().unwrap();
+        let (facilities, none) = (&building.facilities, None);
+        building
+            .app
+            .delete::<partywall_proto::admin::DeviceSpec>(facilities, &device, none)
+            .await
+            .unwrap();
+        assert!(building.sessions(&building.council).await.is_empty());
+        gateway.drain();
+        assert_eq!(gateway.peers(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_policy_change_reaches_both_ends_of_a_live_session() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        assert_eq!(desk.held.as_ref().unwrap().rules.len(), 1);
+        let segment = "council".parse().unwrap();
+        let mut policy = building
+            .app
+            .get::<partywall_proto::admin::PolicySpec>(&building.council, &segment)
+            .await
+            .unwrap()
+            .spec;
+        policy.rules.clear();
+        building.app.put(&building.council, policy, None).await.unwrap();
+        assert_eq!((desk.drain(), gateway.drain()), (vec!["delta"], vec!["delta"]));
+        assert!(desk.held.unwrap().rules.is_empty() && gateway.held.unwrap().rules.is_empty());
+    }
+
+    #[tokio::test]
+    async fn signing_out_twice_is_no_error() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        building.app.sign_out(&desk.agent).await.unwrap();
+        building.app.sign_out(&desk.agent).await.unwrap();
+        assert_eq!((desk.drain(), gateway.drain()), (vec!["nothing"], vec!["delta"]));
+    }
+}

@@ -274,3 +274,101 @@ fn throttle_name(state: &State, user: &UserId) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Building, PASSWORD, secret};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_device_has_at_most_one_session_and_the_old_gateway_loses_it_before_the_device_moves()
+    {
+        let building = Building::new().await;
+        let (mut council, mut nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut council, &mut nhs]).await.unwrap();
+        assert_eq!((council.peers(), nhs.peers()), (1, 0));
+        let first = desk.held.clone().unwrap();
+        assert_eq!(first.segment.as_str(), "council");
+        // Both ends hold the same preshared key, and the gateway knows the device's address.
+        let peer = &council.held.as_ref().unwrap().peers[0];
+        assert_eq!(peer.preshared_key, first.peers[0].preshared_key);
+        assert_eq!(peer.allowed_ips[0].address(), first.interface.addresses[0]);
+
+        building.sign_in(&mut desk, "nina@nhs", &mut [&mut council, &mut nhs]).await.unwrap();
+        assert_eq!((council.peers(), nhs.peers()), (0, 1));
+        assert_eq!(desk.held.as_ref().unwrap().segment.as_str(), "nhs");
+        assert!(building.sessions(&building.council).await.is_empty());
+        assert_eq!(building.sessions(&building.nhs).await.len(), 1);
+
+        // Back again: the same address as before.
+        building.sign_in(&mut desk, "alice@council", &mut [&mut council, &mut nhs]).await.unwrap();
+        assert_eq!(desk.held.unwrap().interface.addresses, first.interface.addresses);
+        let reopened = building.reopened().await;
+        assert_eq!(reopened.state().sessions.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_device_is_told_after_its_gateway_or_when_the_wait_is_over() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        // The gateway does not answer: the sign-in still ends, after the bounded wait.
+        let began = tokio::time::Instant::now();
+        building.sign_in(&mut desk, "alice@council", &mut []).await.unwrap();
+        assert!(began.elapsed() >= super::super::GATEWAY_WAIT);
+        assert_eq!((gateway.peers(), desk.peers()), (0, 1));
+        assert_eq!(gateway.drain(), ["delta"]);
+    }
+
+    #[tokio::test]
+    async fn a_code_is_used_once_even_over_a_restart() {
+        let building = Building::new().await;
+        let (_gateway, _nhs, desk) = building.seats().await;
+        let (segment, user) = ("council".parse().unwrap(), "alice@council".parse().unwrap());
+        let (code, password) = (building.code_of("alice@council"), secret(PASSWORD));
+        building.app.sign_in(&desk.agent, &segment, &user, &password, &code).await.unwrap();
+        let again = building.app.sign_in(&desk.agent, &segment, &user, &password, &code).await;
+        assert!(matches!(again, Err(AppError::SignInRefused)), "{again:?}");
+        let reopened = building.reopened().await;
+        let again = reopened.sign_in(&desk.agent, &segment, &user, &password, &code).await;
+        assert!(matches!(again, Err(AppError::SignInRefused)), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn failures_cost_a_growing_delay_that_a_restart_keeps_and_unknown_users_meet_too() {
+        let building = Building::new().await;
+        let (_gateway, _nhs, desk) = building.seats().await;
+        for user in ["alice@council", "nobody@council"] {
+            let (segment, user) = ("council".parse().unwrap(), user.parse().unwrap());
+            let (code, password) = (secret("000000"), secret("wrong password"));
+            let attempt = || building.app.sign_in(&desk.agent, &segment, &user, &password, &code);
+            let mut refused = 0;
+            let wait = loop {
+                match attempt().await.unwrap_err() {
+                    AppError::SignInRefused => refused += 1,
+                    AppError::TooSoon { wait_s } => break wait_s,
+                    other => panic!("{other}"),
+                }
+            };
+            assert_eq!((refused, wait), (4, 1), "{user}");
+            let again = building.reopened().await;
+            let again = again.sign_in(&desk.agent, &segment, &user, &password, &code).await;
+            assert!(matches!(again, Err(AppError::TooSoon { .. })), "{again:?}");
+        }
+        // A right password does not jump the queue, and works once the wait is over.
+        let mut desk = desk;
+        let early = building.sign_in(&mut desk, "alice@council", &mut []).await;
+        assert!(matches!(early, Err(AppError::TooSoon { .. })), "{early:?}");
+        building.sign_in(&mut desk, "alice@council", &mut []).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_signs_in_to_the_other_organisation() {
+        let building = Building::new().await;
+        let (_council, _nhs, desk) = building.seats().await;
+        let (segment, user) = ("nhs".parse().unwrap(), "alice@council".parse().unwrap());
+        let code = building.code_of("alice@council");
+        let refused =
+            building.app.sign_in(&desk.agent, &segment, &user, &secret(PASSWORD), &code).await;
+        assert!(matches!(refused, Err(AppError::Forbidden(_))), "{refused:?}");
+    }
+}

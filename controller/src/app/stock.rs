@@ -85,3 +85,52 @@ impl App {
         Ok((change, Secret::from(text)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use partywall_proto::admin::{DeviceSpec, SignInRequest};
+    use serde_json::json;
+
+    use super::super::testing::{Building, PASSWORD, secret};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stock_client_is_a_peer_while_its_owner_has_a_session_and_its_config_stays_valid() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, _desk) = building.seats().await;
+        let (app, council) = (&building.app, &building.council);
+        let phone: DeviceSpec = serde_json::from_value(json!({
+            "name": "phone", "owner": "alice@council",
+            "kind": {"runs": "stock", "wireguard_key": "B".repeat(42) + "A="},
+        }))
+        .unwrap();
+        app.put(council, phone, None).await.unwrap();
+        let (device, segment) = ("phone".parse().unwrap(), "council".parse().unwrap());
+        let request = |code: Secret| SignInRequest {
+            device: "phone".parse().unwrap(),
+            segment: "council".parse().unwrap(),
+            user: "alice@council".parse().unwrap(),
+            password: secret(PASSWORD),
+            code,
+        };
+        let early = app.sign_in_stock(request(building.code_of("alice@council"))).await;
+        assert!(matches!(early, Err(AppError::Unready(_))), "{early:?}");
+
+        let printed = app.stock_config(council, &device, &segment).await.unwrap();
+        assert!(app.stock_config(&building.nhs, &device, &segment).await.is_err());
+        for _ in 0..2 {
+            gateway.drain();
+            assert_eq!(gateway.peers(), 0);
+            let code = building.code_of("alice@council");
+            let session = app.sign_in_stock(request(code)).await.unwrap();
+            gateway.drain();
+            let peer = &gateway.held.as_ref().unwrap().peers[0];
+            let psk = String::from(peer.preshared_key.clone().unwrap());
+            assert!(printed.expose().contains(&psk), "the printed key should still be the key");
+            assert!(printed.expose().contains(&session.addresses[0].to_string()));
+            app.revoke_session(council, &session.id).await.unwrap();
+            building.clock.advance_s(31);
+        }
+        assert_eq!(app.stock_config(council, &device, &segment).await.unwrap(), printed);
+    }
+}

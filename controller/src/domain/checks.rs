@@ -257,7 +257,11 @@ mod tests {
                 "rules": [{"name": "web", "who": {"groups": ["ward"]},
                            "what": [{"service": "web"}, {"net": {"prefixes": ["10.9.0.1/32"]}}]}]}],
         });
-        *manifest.pointer_mut(pointer).expect("the pointer leads somewhere") = value;
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        match manifest.pointer_mut(parent).unwrap() {
+            Value::Array(items) => items[field.parse::<usize>().unwrap()] = value,
+            object => object[field] = value,
+        }
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         let mut all = Catalogue::default();
         fn add<K: Resource>(all: &mut Catalogue, specs: Vec<K>) {
