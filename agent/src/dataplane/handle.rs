@@ -94,7 +94,7 @@ pub enum DataPlaneError {
 #[derive(Debug)]
 pub struct DataPlane {
     workers: Vec<WorkerLine>,
-    died: watch::Receiver<Option<Death>>,
+    pub(super) died: watch::Receiver<Option<Death>>,
     local_port: u16,
 }
 
@@ -103,11 +103,12 @@ pub struct DataPlane {
 struct WorkerLine {
     inbox: mpsc::Sender<Command>,
     wake: Arc<OwnedFd>,
-    thread: JoinHandle<()>,
+    /// Taken by whoever joins it.
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Clone)]
-struct Death {
+pub(super) struct Death {
     shard: u16,
     reason: String,
 }
@@ -188,11 +189,14 @@ impl DataPlane {
 
     /// Stops the workers and gives up the TUN and the socket.
     pub async fn stop(self) {
-        let threads = self.workers.into_iter().map(|worker| {
-            worker.send(Command::Stop);
-            worker.thread
-        });
-        let threads: Vec<_> = threads.collect();
+        let threads: Vec<_> = self
+            .workers
+            .into_iter()
+            .filter_map(|mut worker| {
+                worker.send(Command::Stop);
+                worker.thread.take()
+            })
+            .collect();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // A worker's panic was caught and told where it happened.
@@ -236,6 +240,13 @@ impl WorkerLine {
     }
 }
 
+impl Drop for WorkerLine {
+    /// A worker that nobody can reach any more must not go on carrying packets.
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+    }
+}
+
 impl From<Death> for DataPlaneError {
     fn from(death: Death) -> Self {
         Self::WorkerDied { shard: death.shard, reason: death.reason }
@@ -271,7 +282,7 @@ fn start_worker(
             death.send_replace(Some(Death { shard: number, reason }));
         })
         .map_err(start_error)?;
-    Ok(WorkerLine { inbox, wake, thread })
+    Ok(WorkerLine { inbox, wake, thread: Some(thread) })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

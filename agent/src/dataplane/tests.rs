@@ -242,6 +242,18 @@ fn more_than_one_shard_is_refused_and_so_is_a_tun_that_somebody_holds() {
 }
 
 #[test]
+fn a_data_path_that_is_dropped_stops_carrying() {
+    netns::in_private_network_async(|| async {
+        let plane = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
+        let mut died = plane.died.clone();
+        drop(plane);
+        // The worker owns the other end, and drops it as it ends.
+        let ended = tokio::time::timeout(DEADLINE, died.changed()).await.unwrap();
+        assert!(ended.is_err(), "the worker died instead of stopping");
+    });
+}
+
+#[test]
 fn a_worker_that_loses_its_tun_is_told_and_whoever_asks_it_is_not_left_waiting() {
     netns::in_private_network_async(|| async {
         let plane = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
