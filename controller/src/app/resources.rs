@@ -128,7 +128,7 @@ impl App {
                 self.commit(writer, change, None).await?;
                 let state = self.state();
                 let stored = K::table(&state.catalogue).get(&key).cloned();
-                stored.ok_or_else(|| AppError::NotFound(path))
+                stored.ok_or(AppError::NotFound(path))
             }
             Err(refused) => {
                 drop(writer);

@@ -308,13 +308,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_device_is_told_after_its_gateway_or_when_the_wait_is_over() {
+    async fn the_device_is_told_only_when_its_gateway_has_applied() {
         let building = Building::new().await;
         let (mut gateway, _nhs, mut desk) = building.seats().await;
-        // The gateway does not answer: the sign-in still ends, after the bounded wait.
-        let began = tokio::time::Instant::now();
+        let (app, agent) = (building.app.clone(), desk.agent.clone());
+        let code = building.code_of("alice@council");
+        let signing = tokio::spawn(async move {
+            let (segment, user) = ("council".parse().unwrap(), "alice@council".parse().unwrap());
+            app.sign_in(&agent, &segment, &user, &secret(PASSWORD), &code).await
+        });
+        while gateway.feed.messages.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(super::super::GATEWAY_WAIT / 5).await;
+        assert!(desk.drain().is_empty(), "the device was told before its gateway had the peer");
+        assert_eq!(gateway.drain(), ["delta"]);
+        signing.await.unwrap().unwrap();
+        assert_eq!(desk.drain(), ["snapshot"]);
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_does_not_answer_holds_a_sign_in_up_for_a_bounded_time() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
         building.sign_in(&mut desk, "alice@council", &mut []).await.unwrap();
-        assert!(began.elapsed() >= super::super::GATEWAY_WAIT);
         assert_eq!((gateway.peers(), desk.peers()), (0, 1));
         assert_eq!(gateway.drain(), ["delta"]);
     }
@@ -343,11 +360,12 @@ mod tests {
             let attempt = || building.app.sign_in(&desk.agent, &segment, &user, &password, &code);
             let mut refused = 0;
             let wait = loop {
-                match attempt().await.unwrap_err() {
-                    AppError::SignInRefused => refused += 1,
-                    AppError::TooSoon { wait_s } => break wait_s,
-                    other => panic!("{other}"),
+                let error = attempt().await.unwrap_err();
+                if let AppError::TooSoon { wait_s } = error {
+                    break wait_s;
                 }
+                assert!(matches!(error, AppError::SignInRefused), "{error}");
+                refused += 1;
             };
             assert_eq!((refused, wait), (4, 1), "{user}");
             let again = building.reopened().await;

@@ -214,7 +214,10 @@ impl Seat {
                 self.welcome = welcome;
                 return "welcome";
             }
-            other => panic!("not for a feed: {other:?}"),
+            ServerMessage::Challenge { .. }
+            | ServerMessage::SignedIn { .. }
+            | ServerMessage::SignedOut { .. }
+            | ServerMessage::Refused { .. } => panic!("not for a feed: {message:?}"),
         };
         let ServerMessage::Welcome { segment_keys, .. } = &self.welcome else { unreachable!() };
         let opened = segment_keys.values().find_map(|key| envelope.open(key).ok());

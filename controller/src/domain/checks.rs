@@ -258,9 +258,10 @@ mod tests {
                            "what": [{"service": "web"}, {"net": {"prefixes": ["10.9.0.1/32"]}}]}]}],
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();
-        match manifest.pointer_mut(parent).unwrap() {
-            Value::Array(items) => items[field.parse::<usize>().unwrap()] = value,
-            object => object[field] = value,
+        let parent = manifest.pointer_mut(parent).unwrap();
+        match field.parse::<usize>() {
+            Ok(index) => parent[index] = value,
+            Err(_) => parent[field] = value,
         }
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         let mut all = Catalogue::default();
