@@ -4,15 +4,21 @@
 //! the next connection (what is held), and a sign-in that nobody hears must fail at once.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use partywall_proto::agent_api::{ClientMessage, Holding, ServerMessage};
 use partywall_proto::ids::AgentId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::{Addresses, Backoff, Challenge, Stream, StreamError, Trust};
 use crate::daemon::describe;
 use crate::state::Keys;
+
+/// A connection that lasted this long was a good one: the next attempt need not wait. Two machines
+/// with one identity push each other off sooner than that.
+const LASTING: Duration = Duration::from_secs(15);
 
 /// From the link to the daemon.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub struct Link {
     pub mark: Option<u32>,
     /// What is enforced, for the hello.
     pub holding: watch::Receiver<Option<Holding>>,
+    /// Connects anew when notified, for the sake of a new hello.
+    pub again: Arc<Notify>,
     /// Where to report.
     pub events: mpsc::Sender<LinkEvent>,
     /// What to send.
@@ -62,10 +70,14 @@ impl Link {
         let mut backoff = Backoff::default();
         let mut told = String::new();
         loop {
-            let error = match self.once(keys, &mut backoff).await {
+            let begin = Instant::now();
+            let error = match self.once(keys).await {
                 Ok(()) => return,
                 Err(error) => describe(&error),
             };
+            if begin.elapsed() > LASTING {
+                backoff = Backoff::default();
+            }
             // The same failure every few seconds for a night is worth one line.
             match error == told {
                 true => debug!(%error, "still no controller"),
@@ -91,7 +103,7 @@ impl Link {
     }
 
     /// One connection. `Ok` means that the daemon is gone.
-    async fn once(&mut self, keys: &Keys, backoff: &mut Backoff) -> Result<(), StreamError> {
+    async fn once(&mut self, keys: &Keys) -> Result<(), StreamError> {
         let (mut stream, challenge) =
             Stream::open(&mut self.addresses, &self.trust, self.mark).await?;
         let hello = ClientMessage::Hello {
@@ -111,13 +123,7 @@ impl Link {
             tokio::select! {
                 message = stream.next() => {
                     let event = match message {
-                        Ok(message) => {
-                            // Only a controller that lets us in is a reason to hurry next time.
-                            if matches!(message, ServerMessage::Welcome { .. }) {
-                                *backoff = Backoff::default();
-                            }
-                            LinkEvent::Message(message)
-                        }
+                        Ok(message) => LinkEvent::Message(message),
                         Err(error @ StreamError::Unreadable(_)) => {
                             LinkEvent::Unreadable(describe(&error))
                         }
@@ -127,6 +133,7 @@ impl Link {
                         return Ok(());
                     }
                 }
+                () = self.again.notified() => return Err(StreamError::Renewed),
                 message = self.outgoing.recv() => match message {
                     Some(message) => stream.send(&message).await?,
                     None => return Ok(()),

@@ -57,6 +57,9 @@ pub enum StreamError {
     /// Nothing came for too long.
     #[error("the controller has been silent for {} s", SILENCE_MAX.as_secs())]
     Silent,
+    /// This agent connects anew on purpose.
+    #[error("connecting anew for a snapshot")]
+    Renewed,
     /// The controller closed the stream.
     #[error("the controller closed the connection")]
     Closed,

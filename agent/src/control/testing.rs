@@ -161,9 +161,9 @@ impl FakePeer {
     /// The next message that is no status report.
     pub(crate) async fn answer(&mut self) -> ClientMessage {
         loop {
-            match self.receive().await.expect("the agent is gone") {
-                ClientMessage::Status { .. } => {}
-                other => return other,
+            let message = self.receive().await.expect("the agent is gone");
+            if !matches!(message, ClientMessage::Status { .. }) {
+                return message;
             }
         }
     }

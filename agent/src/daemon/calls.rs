@@ -30,10 +30,10 @@ impl<E: Enforcer> Daemon<E> {
                 if let Some(problem) = self.login_hindrance() {
                     Reply::Refused { problem }
                 } else {
-                    let request = self.next_request();
+                    let request = self.controller.requests.number();
                     self.login = Some(Login::new(request, uid, reply, Instant::now()));
                     let sign_in = ClientMessage::SignIn { request, segment, user, password, code };
-                    self.tell(sign_in).await;
+                    self.ask(request, sign_in).await;
                     return Ok(());
                 }
             }

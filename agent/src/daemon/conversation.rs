@@ -45,6 +45,7 @@ impl<E: Enforcer> Daemon<E> {
             LinkEvent::Disconnected(why) => {
                 self.controller.welcomed = false;
                 self.controller.sign_out = None;
+                self.controller.requests.clear();
                 self.controller.trouble = Some(why.clone());
                 // A sign-in that the controller has accepted may still come up.
                 if let Some(login) = self.login.take_if(|login| login.accepted().is_none()) {
@@ -83,19 +84,27 @@ impl<E: Enforcer> Daemon<E> {
                 return self.settle().await;
             }
             ServerMessage::SignedIn { request, session, segment } => {
+                self.answered(request).await;
                 if let Some(login) = self.login.as_mut().filter(|login| login.request == request) {
                     login.accept(session, segment, Instant::now());
                     return self.progress_login(Instant::now()).await;
                 }
                 // Whoever asked has been told that it failed, so the session must not stay.
                 warn!(request, "a session began that nobody waits for any more; ending it");
-                let request = self.next_request();
-                self.tell(ClientMessage::SignOut { request }).await;
+                let request = self.controller.requests.number();
+                self.ask(request, ClientMessage::SignOut { request }).await;
             }
-            ServerMessage::SignedOut { request } => self.confirm_sign_out(request)?,
+            ServerMessage::SignedOut { request } => {
+                self.confirm_sign_out(request)?;
+                self.answered(request).await;
+            }
             ServerMessage::Refused { request: Some(request), problem } => {
+                self.answered(request).await;
                 if let Some(login) = self.login.take_if(|login| login.request == request) {
                     login.fail(problem);
+                } else if is_passing(&problem) {
+                    // Left for the next status, which tries again.
+                    self.controller.sign_out.take_if(|pending| *pending == request);
                 } else {
                     // Nothing to sign out of any more is what was wanted.
                     self.confirm_sign_out(request)?;
@@ -134,6 +143,11 @@ impl<E: Enforcer> Daemon<E> {
         };
         self.is_cached = true;
         self.note_cache(kept);
+        if self.cache.is_overgrown() {
+            info!("the cache is full of changes; asking for a snapshot");
+            self.controller.holding.send_replace(None);
+            self.controller.again.notify_one();
+        }
         match self.membership.is_settled() {
             true => self.acknowledge().await,
             false => {
@@ -163,9 +177,9 @@ impl<E: Enforcer> Daemon<E> {
     }
 
     pub(super) async fn tell_sign_out(&mut self) {
-        let request = self.next_request();
+        let request = self.controller.requests.number();
         self.controller.sign_out = Some(request);
-        self.tell(ClientMessage::SignOut { request }).await;
+        self.ask(request, ClientMessage::SignOut { request }).await;
     }
 
     fn confirm_sign_out(&mut self, request: u32) -> Result<(), DaemonError> {
@@ -179,6 +193,9 @@ impl<E: Enforcer> Daemon<E> {
     pub(super) async fn tell_status(&mut self) -> Result<(), DaemonError> {
         if !self.controller.welcomed {
             return Ok(());
+        }
+        if self.signed_out.session().is_some() && self.controller.sign_out.is_none() {
+            self.tell_sign_out().await;
         }
         let report = self.enforcer.report().await?;
         let live = report.peers.iter().filter(|peer| is_live(peer)).count();
@@ -195,6 +212,11 @@ impl<E: Enforcer> Daemon<E> {
 /// Whether a peer's keys are in use.
 pub(super) fn is_live(peer: &crate::dataplane::PeerStatus) -> bool {
     peer.handshake_age.is_some_and(|age| age.as_secs() < LIVE_HANDSHAKE_S)
+}
+
+/// Whether asking again later may end otherwise.
+fn is_passing(problem: &Problem) -> bool {
+    problem.status == 429 || problem.status >= 500
 }
 
 /// Logs what is not worth ending for.

@@ -10,6 +10,7 @@ mod login;
 mod machine;
 mod membership;
 mod refusal;
+mod requests;
 mod shell;
 mod skew;
 mod step;

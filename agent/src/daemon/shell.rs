@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use partywall_proto::agent_api::{ClientMessage, Holding, SegmentOffer};
 use partywall_proto::ids::AgentId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::enforcer::{EnforceError, Enforcer};
 use super::login::Login;
+use super::requests::Requests;
 use super::{Idle, Membership, describe};
 use crate::control::{Addresses, Link, LinkEvent, Trust};
 use crate::ipc::{self, Call, IpcError};
@@ -62,7 +63,9 @@ pub(super) struct Controller {
     pub(super) outgoing: mpsc::Sender<ClientMessage>,
     pub(super) holding: watch::Sender<Option<Holding>>,
     pub(super) offers: Vec<SegmentOffer>,
-    pub(super) last_request: u32,
+    pub(super) requests: Requests,
+    /// Has the link connect anew.
+    pub(super) again: Arc<Notify>,
     /// The request number of a sign-out that is not confirmed.
     pub(super) sign_out: Option<u32>,
 }
@@ -120,6 +123,7 @@ impl<E: Enforcer> Daemon<E> {
         let (from_link, events) = mpsc::channel(QUEUE);
         let (to_daemon, calls) = mpsc::channel(QUEUE);
         let (holding, held) = watch::channel(None);
+        let again = Arc::new(Notify::new());
         let known: Vec<SocketAddr> =
             state.read_json(CONTROLLER_ADDRESSES).ok().flatten().unwrap_or_default();
         if let Some(address) = known.first() {
@@ -133,7 +137,8 @@ impl<E: Enforcer> Daemon<E> {
             outgoing,
             holding,
             offers: Vec::new(),
-            last_request: 0,
+            requests: Requests::default(),
+            again: again.clone(),
             sign_out: None,
         };
         let agent = enrolment.agent;
@@ -163,6 +168,7 @@ impl<E: Enforcer> Daemon<E> {
             trust: Trust::Ca(enrolment.ca),
             mark: E::MARKED.then_some(FWMARK),
             holding: held,
+            again,
             events: from_link,
             outgoing: to_link,
         };
@@ -315,9 +321,20 @@ impl<E: Enforcer> Daemon<E> {
         }
     }
 
-    pub(super) fn next_request(&mut self) -> u32 {
-        self.controller.last_request = self.controller.last_request.wrapping_add(1);
-        self.controller.last_request
+    /// Has the controller do something, after what it is doing.
+    pub(super) async fn ask(&mut self, number: u32, message: ClientMessage) {
+        if self.controller.welcomed
+            && let Some(message) = self.controller.requests.ask(number, message)
+        {
+            self.tell(message).await;
+        }
+    }
+
+    /// The controller has answered request `number`.
+    pub(super) async fn answered(&mut self, number: u32) {
+        if let Some(message) = self.controller.requests.answered(number) {
+            self.tell(message).await;
+        }
     }
 
     async fn handle_login_tick(&mut self) -> Result<(), DaemonError> {

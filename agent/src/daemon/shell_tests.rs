@@ -181,6 +181,21 @@ async fn a_sign_out_holds_although_the_controller_has_not_heard_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_right_after_a_logout_waits_its_turn() {
+    let mut desk = Desk::start("device/desk-1").await;
+    let mut peer = desk.welcomed(None).await;
+    peer.config(seal(&fresh(device_config("council", "s1", 3)))).await;
+    peer.answer().await;
+    call(&desk.socket(), &Request::Logout).await.unwrap();
+    let _login = desk.login();
+    let ClientMessage::SignOut { request } = peer.answer().await else { panic!("no sign-out") };
+    let early = tokio::time::timeout(Duration::from_millis(200), peer.answer()).await;
+    assert!(early.is_err(), "two requests at a time: {early:?}");
+    peer.send(&ServerMessage::SignedOut { request }).await;
+    assert!(matches!(peer.answer().await, ClientMessage::SignIn { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_the_controller_no_longer_knows_carries_nothing() {
     let mut desk = Desk::start("device/desk-1").await;
     let mut peer = desk.welcomed(None).await;
@@ -388,10 +403,9 @@ impl Desk {
     }
 
     async fn status(&self) -> StatusView {
-        match call(&self.socket(), &Request::Status).await.unwrap() {
-            Reply::Status(view) => *view,
-            other => panic!("{other:?}"),
-        }
+        let reply = call(&self.socket(), &Request::Status).await.unwrap();
+        let Reply::Status(view) = reply else { panic!("{reply:?}") };
+        *view
     }
 
     async fn until(&self, condition: impl Fn(&StatusView) -> bool) -> StatusView {
