@@ -195,7 +195,7 @@ fn check_keys_are_new(
 }
 
 /// The chain that records what an agent does: that of whose it is.
-fn chain_of(state: &State, agent: &AgentId) -> String {
+pub(super) fn chain_of(state: &State, agent: &AgentId) -> String {
     let all = &state.catalogue;
     let scope = match agent {
         AgentId::Device(name) => all.devices.get(name).and_then(|it| it.spec.scope(all)),

@@ -13,6 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::access::later;
+use super::agents::chain_of;
 use super::change::Change;
 use super::desired::gateways;
 use super::records::{
@@ -57,8 +58,19 @@ impl App {
             return Err(AppError::AgentRefused("nobody signs in at a gateway".to_owned()));
         };
         let attempt = Attempt { device, segment, user, password, code, stock: false };
-        let session = self.admit(&attempt).await?;
-        Ok((session.session(), segment.clone()))
+        match self.admit(&attempt).await {
+            Ok(session) => Ok((session.session(), segment.clone())),
+            Err(AppError::Forbidden(why)) => {
+                let writer = self.writer().await;
+                let mut change = Change::default();
+                let chain = chain_of(&self.state(), agent);
+                let (actor, subject) = (user.to_string(), format!("segments/{segment}"));
+                change.refused(&chain, self.now(), &actor, "sign-in", subject, &why);
+                self.commit(writer, change, None).await?;
+                Err(AppError::Forbidden(why))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The owner of a stock client signs in for it.
@@ -139,9 +151,17 @@ fn check_place<'a>(state: &'a State, attempt: &Attempt<'_>) -> Result<&'a Segmen
     let Attempt { device, segment, user, stock, .. } = attempt;
     let spec = state.catalogue.segments.get(segment);
     let spec = &spec.ok_or_else(|| AppError::NotFound(format!("segment {segment}")))?.spec;
-    let device_spec = state.catalogue.devices.get(device);
-    let device_spec =
-        &device_spec.ok_or_else(|| AppError::NotFound(format!("device {device}")))?.spec;
+    let device_spec = state.catalogue.devices.get(device).map(|device| &device.spec);
+    if *stock {
+        // Anybody may ask here: unknown devices and other people's are not told apart.
+        let owned = device_spec
+            .is_some_and(|it| it.owner.as_ref() == Some(user) && it.kind != DeviceKind::Agent);
+        if !owned {
+            let why = format!("{device} is not a stock client of {user}");
+            return Err(AppError::Forbidden(why));
+        }
+    }
+    let device_spec = device_spec.ok_or_else(|| AppError::NotFound(format!("device {device}")))?;
     if spec.organisation != *user.organisation() {
         let owner = &spec.organisation;
         return Err(AppError::Forbidden(format!(
@@ -158,12 +178,9 @@ fn check_place<'a>(state: &'a State, attempt: &Attempt<'_>) -> Result<&'a Segmen
             let how = format!("ask an admin for its config first (stock-config {device})");
             return Err(AppError::Unready(how));
         }
-        (DeviceKind::Agent, true) => {
-            let how = format!("device {device} runs an agent; use `partywall login` on it");
-            return Err(AppError::Unready(how));
-        }
-        (DeviceKind::Stock { .. }, false) => {
-            return Err(AppError::AgentRefused(format!("device {device} is a stock client")));
+        (DeviceKind::Agent, true) | (DeviceKind::Stock { .. }, false) => {
+            let why = format!("a stock client and an agent sign in in different ways: {device}");
+            return Err(AppError::AgentRefused(why));
         }
     }
     match gateways(state, segment).is_empty() {
@@ -388,5 +405,8 @@ mod tests {
         let refused =
             building.app.sign_in(&desk.agent, &segment, &user, &secret(PASSWORD), &code).await;
         assert!(matches!(refused, Err(AppError::Forbidden(_))), "{refused:?}");
+        let trail = building.app.audit(&building.facilities, None, None, 1000).await.unwrap().items;
+        let last = trail.last().unwrap();
+        assert_eq!((last.actor.as_str(), last.action.as_str()), ("alice@council", "sign-in"));
     }
 }

@@ -16,9 +16,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::oneshot;
 
 use super::feed::Feed;
-use super::{
-    Change, Entry, Precondition, Revision, Store, StoreError, Transaction, Watch, Write,
-};
+use super::{Change, Entry, Precondition, Revision, Store, StoreError, Transaction, Watch, Write};
 
 /// Free space in bytes under which writes are refused: room for sled to finish what it has begun
 /// (its segments are 512 KiB and it copies some of them to reclaim others).
@@ -70,10 +68,8 @@ impl SledStore {
     /// # Errors
     /// As [`SledStore::open`].
     pub fn open_with(directory: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
-        let refuse = |reason: String| StoreError::Open {
-            path: directory.display().to_string(),
-            reason,
-        };
+        let refuse =
+            |reason: String| StoreError::Open { path: directory.display().to_string(), reason };
         // Flushes are ours alone: sled's own timer would write without anybody to tell of a failure.
         let db = sled::Config::default()
             .path(directory)
@@ -83,9 +79,11 @@ impl SledStore {
         let tree = db.open_tree("partywall").map_err(|error| refuse(error.to_string()))?;
         let file = File::open(directory.join("db")).map_err(|error| refuse(error.to_string()))?;
         let revision = match tree.get(REVISION_KEY).map_err(|error| refuse(error.to_string()))? {
-            Some(bytes) => read_revision(&bytes)
-                .ok_or_else(|| refuse("the revision counter is damaged".to_owned()))?
-                .0,
+            Some(bytes) => {
+                read_revision(&bytes)
+                    .ok_or_else(|| refuse("the revision counter is damaged".to_owned()))?
+                    .0
+            }
             None => 0,
         };
         let feed = Arc::new(Feed::new(revision));
@@ -380,10 +378,7 @@ mod tests {
         let store = SledStore::open(directory.path()).unwrap();
         store.transact(write("kept", "1")).await.unwrap();
         *store.broken.lock().unwrap() = Some(StoreError::Broken { reason: "test".into() });
-        assert!(matches!(
-            store.transact(write("lost", "1")).await,
-            Err(StoreError::Broken { .. })
-        ));
+        assert!(matches!(store.transact(write("lost", "1")).await, Err(StoreError::Broken { .. })));
         drop(store);
         let store = SledStore::open(directory.path()).unwrap();
         assert!(store.get(b"kept").await.unwrap().is_some());
