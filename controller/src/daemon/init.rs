@@ -4,7 +4,7 @@
 //! place, so that an `init` that fails or is killed leaves nothing that looks like a controller.
 
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -194,8 +194,10 @@ fn refuse_unless_empty(path: &Path) -> Result<(), InitError> {
 fn staging_beside(path: &Path) -> std::io::Result<tempfile::TempDir> {
     let parent = parent_of(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-    // A temporary directory is made for its owner alone (0700), and so the data directory is.
-    tempfile::Builder::new().prefix(".partywall-init-").tempdir_in(parent)
+    tempfile::Builder::new()
+        .prefix(".partywall-init-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)
 }
 
 fn parent_of(path: &Path) -> &Path {

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_certificate_near_its_end_is_renewed_under_the_same_ca_for_the_same_names() {
         let directory = initialised();
-        let at = |days| {
+        let at = |days: i64| {
             let now = start() + jiff::SignedDuration::from_hours(24 * days);
             ServerIdentity::from_directory(directory.path(), now).unwrap().chain
         };

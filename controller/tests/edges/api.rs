@@ -1,10 +1,8 @@
 //! The admin API over real TLS: what is promised of every route.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Controller, building, organisation, problem};
+use crate::controller::{Controller, building, organisation, problem};
 use partywall_controller::store::Store;
 use partywall_controller::store::sled::SledStore;
 use reqwest::{Method, StatusCode};

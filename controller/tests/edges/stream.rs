@@ -1,12 +1,10 @@
 //! The agents' stream over real TLS, from the enrolment code to the cut session.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Controller, PASSWORD, code};
+use crate::controller::{Controller, PASSWORD, code};
 use ed25519_dalek::SigningKey;
 use futures_util::{SinkExt as _, StreamExt as _};
 use partywall_controller::pki;
@@ -168,6 +166,10 @@ async fn a_session_for_a_stock_client_needs_both_proofs() {
     controller.ok(Method::POST, "/v1/apply", &council, Some(phone)).await;
     let mut gateway = Agent::enrol(&controller, &council, "gateway/gw-council", 1).await;
     gateway.config().await;
+    let path = "/v1/devices/phone/stock-config?segment=council";
+    let file = controller.request(Method::GET, path, &council).send().await.unwrap();
+    let file = file.text().await.unwrap();
+    assert!(file.contains("[Interface]") && file.contains("198.51.100.10:51820"), "{file}");
     let sign_in = |code: String| json!({ "device": "phone", "segment": "council", "user": "alice@council", "password": PASSWORD, "code": code });
     let wrong = Some(sign_in("000000".to_owned()));
     controller.refused(Method::POST, "/v1/sign-in", "", wrong, StatusCode::UNAUTHORIZED).await;
@@ -177,10 +179,6 @@ async fn a_session_for_a_stock_client_needs_both_proofs() {
     let (session, admitted) = tokio::join!(signing_in, gateway.config());
     assert_eq!(session["user"], "alice@council");
     assert_eq!(admitted.peers[0].public_key, key);
-    let path = "/v1/devices/phone/stock-config?segment=council";
-    let file = controller.request(Method::GET, path, &council).send().await.unwrap();
-    let file = file.text().await.unwrap();
-    assert!(file.contains("[Interface]") && file.contains("198.51.100.10:51820"), "{file}");
 }
 
 /// An agent as the stream sees it: its keys and what it holds.

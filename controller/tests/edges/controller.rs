@@ -1,5 +1,4 @@
 //! A controller in this process, reached over real TLS, for the tests of its edges.
-#![expect(dead_code, reason = "each test binary uses a part of it")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A running controller with its first administrator.
-pub struct Controller {
-    pub address: SocketAddr,
-    pub clock: Arc<ManualClock>,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) directory: tempfile::TempDir,
     /// Facilities.
-    pub facilities: String,
+    pub(crate) facilities: String,
     stop: StopHandle,
     http: reqwest::Client,
 }
@@ -32,7 +31,7 @@ impl Drop for Controller {
 }
 
 impl Controller {
-    pub async fn start(store: Arc<dyn Store>) -> Self {
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
@@ -60,16 +59,16 @@ impl Controller {
     }
 
     /// A controller whose state is in memory.
-    pub async fn in_memory() -> Self {
+    pub(crate) async fn in_memory() -> Self {
         Self::start(Arc::new(partywall_controller::store::memory::MemoryStore::default())).await
     }
 
     /// The controller's time.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    pub fn request(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("https://{}{path}", self.address));
         match token {
             "" => request,
@@ -78,7 +77,13 @@ impl Controller {
     }
 
     /// Sends and expects success; answers the body.
-    pub async fn ok(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn ok(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: Option<Value>,
+    ) -> Value {
         let response = self.send(method.clone(), path, token, body).await;
         let status = response.status();
         let text = response.text().await.unwrap();
@@ -87,7 +92,7 @@ impl Controller {
     }
 
     /// Sends and expects a problem of this status; answers it.
-    pub async fn refused(
+    pub(crate) async fn refused(
         &self,
         method: Method,
         path: &str,
@@ -109,7 +114,7 @@ impl Controller {
     }
 
     /// Sets up a building with two organisations; answers the tokens of their admins.
-    pub async fn two_organisations(&self) -> (String, String) {
+    pub(crate) async fn two_organisations(&self) -> (String, String) {
         self.ok(Method::POST, "/v1/apply", &self.facilities, Some(building())).await;
         let council = self.admin_of("council").await;
         let nhs = self.admin_of("nhs").await;
@@ -118,7 +123,7 @@ impl Controller {
         (council, nhs)
     }
 
-    pub async fn admin_of(&self, organisation: &str) -> String {
+    pub(crate) async fn admin_of(&self, organisation: &str) -> String {
         let request = json!({
             "role": "admin", "organisation": organisation,
             "holder": format!("{organisation} network team"), "lifetime_s": 86400,
@@ -129,7 +134,7 @@ impl Controller {
     }
 
     /// Sets the user's password to [`PASSWORD`]; answers the secret of their one-time codes.
-    pub async fn credentials(&self, admin: &str, user: &str) -> Vec<u8> {
+    pub(crate) async fn credentials(&self, admin: &str, user: &str) -> Vec<u8> {
         let made = self
             .ok(
                 Method::PUT,
@@ -145,10 +150,10 @@ impl Controller {
     }
 }
 
-pub const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// The code of RFC 6238 at `now`, written out here so that it does not share a fault with the controller's.
-pub fn code(secret: &[u8], step_s: i64, now: Timestamp) -> String {
+pub(crate) fn code(secret: &[u8], step_s: i64, now: Timestamp) -> String {
     let counter = now.as_second().div_euclid(step_s).to_be_bytes();
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret).unwrap();
     mac.update(&counter);
@@ -159,7 +164,7 @@ pub fn code(secret: &[u8], step_s: i64, now: Timestamp) -> String {
 }
 
 /// Checks that `response` is a problem of `status` and answers it.
-pub async fn problem(response: Response, status: StatusCode) -> Value {
+pub(crate) async fn problem(response: Response, status: StatusCode) -> Value {
     let found = response.status();
     let kind = response.headers().get("content-type").cloned();
     let text = response.text().await.unwrap();
@@ -172,7 +177,7 @@ pub async fn problem(response: Response, status: StatusCode) -> Value {
 }
 
 /// What facilities sets up.
-pub fn building() -> Value {
+pub(crate) fn building() -> Value {
     json!({
         "organisations": [
             { "name": "council", "title": "The Council", "code_step_s": 8 },
@@ -189,7 +194,7 @@ pub fn building() -> Value {
 }
 
 /// What an organisation's admin sets up; both organisations use 10.0.0.0/8 inside.
-pub fn organisation(name: &str, number: u8) -> Value {
+pub(crate) fn organisation(name: &str, number: u8) -> Value {
     json!({
         "segments": [{
             "name": name, "organisation": name, "title": name,

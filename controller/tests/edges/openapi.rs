@@ -1,10 +1,8 @@
 //! The OpenAPI document: committed, so that a change of the API shows in review, and complete.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::Controller;
+use crate::controller::Controller;
 use partywall_controller::http;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -20,7 +18,7 @@ fn the_document_is_the_committed_one() {
     let committed = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
     assert!(
         committed == document,
-        "the API changed; look at the difference after PARTYWALL_UPDATE_SNAPSHOTS=1 cargo test -p partywall-controller --test openapi, and commit it with the change"
+        "the API changed; look at the difference after PARTYWALL_UPDATE_SNAPSHOTS=1 cargo test -p partywall-controller --test edges, and commit it with the change"
     );
 }
 

@@ -1,10 +1,8 @@
 //! The handshake: post-quantum key exchange, TLS 1.3 alone, and a chain that agents can pin.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Controller;
+use crate::controller::Controller;
 use partywall_controller::pki::{self, Authority};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;

@@ -1,0 +1,256 @@
+//! The two programs as an administrator uses them.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const BUILDING: &str = "\
+organisations:
+  - { name: council, title: The Council, code_step_s: 8 }
+buildings:
+  - { name: old-town-hall, title: Old Town Hall, underlay: [192.168.77.0/24] }
+devices:
+  - { name: desk-1, building: old-town-hall, kind: { runs: agent } }
+";
+
+const COUNCIL: &str = "\
+segments:
+  - { name: council, organisation: council, title: Council, pools: [100.64.0.0/16], prefixes: [10.0.0.0/8], tunnel: split }
+groups:
+  - { organisation: council, name: staff, title: Staff }
+users:
+  - { name: alice@council, title: Alice, groups: [staff] }
+";
+
+#[test]
+fn a_first_building_by_the_command_line() {
+    let place = Place::initialised();
+    let _serving = place.serve();
+    let building = place.file("building.yaml", BUILDING);
+    let facilities = place.path("token");
+
+    let diff = place.ctl(&facilities, &["diff", "-f", &building]);
+    assert!(diff.contains("+ devices/desk-1 (new)"), "{diff}");
+    assert!(place.ctl(&facilities, &["export"]).trim().len() < 4, "diff changed something");
+    place.ctl(&facilities, &["apply", "-f", &building]);
+    assert_eq!(place.ctl(&facilities, &["diff", "-f", &building]), "");
+    let exported = place.file("exported.yaml", &place.ctl(&facilities, &["export"]));
+    assert_eq!(place.ctl(&facilities, &["diff", "-f", &exported]), "");
+
+    let create = [
+        "token",
+        "create",
+        "--role",
+        "admin",
+        "--organisation",
+        "council",
+        "--holder",
+        "network team",
+    ];
+    let admin = place.file("admin-token", &place.ctl(&facilities, &create));
+    let admin = PathBuf::from(admin);
+    let council = place.file("council.yaml", COUNCIL);
+    place.ctl(&admin, &["apply", "-f", &council]);
+    let made = place.ctl_with(&admin, &["credentials", "alice@council"], "correct horse battery\n");
+    let made = String::from_utf8(made.stdout).unwrap();
+    assert!(made.starts_with("otpauth://totp/"), "{made}");
+    assert!(made.contains('█') || made.contains('▀'), "no QR code: {made}");
+
+    let code = place.ctl(&facilities, &["enrol-code", "device/desk-1", "--lifetime", "30m"]);
+    assert!(code.starts_with("pw1-") && code.lines().count() == 1, "{code}");
+    assert!(place.ctl(&admin, &["sessions"]).contains("SESSION"));
+    let sessions: Value =
+        serde_json::from_str(&place.ctl(&admin, &["sessions", "--json"])).unwrap();
+    assert_eq!(sessions, serde_json::json!([]));
+    assert!(place.ctl(&admin, &["audit"]).contains("users/alice@council"));
+    assert!(place.ctl(&admin, &["audit", "verify"]).contains("holds"));
+    assert!(place.ctl(&admin, &["token", "list"]).contains("network team"));
+}
+
+#[test]
+fn what_goes_wrong_is_said_once_and_clearly() {
+    let place = Place::initialised();
+    let serving = place.serve();
+    let token = place.path("token");
+    let refused = |arguments: &[&str], says: &[&str]| {
+        let output = place.ctl_with(&token, arguments, "");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        for say in says {
+            assert!(text.contains(say), "{arguments:?}: {say:?} is not in {text}");
+        }
+    };
+    let typo = place.file("typo.yaml", &BUILDING.replace("underlay", "underlai"));
+    refused(&["apply", "-f", &typo], &["typo.yaml:4:", "underlai"]);
+    let wrong = "  - { name: desk-2, building: moon, kind: { runs: agent } }\n\
+                 \x20 - { name: desk-3, building: mars, kind: { runs: agent } }\n";
+    let wrong = place.file("wrong.yaml", &format!("{BUILDING}{wrong}"));
+    refused(&["apply", "-f", &wrong], &["devices/desk-2", "moon", "devices/desk-3", "mars"]);
+    refused(&["apply", "-f", &place.file("council.yaml", COUNCIL)], &["Not allowed"]);
+    refused(&["enrol-code", "device/nowhere"], &["nowhere"]);
+    refused(&["enrol-code", "desk-1"], &["device/NAME"]);
+    refused(&["apply", "-f", "/nonexistent.yaml"], &["/nonexistent.yaml"]);
+    refused(&["revoke", "nothing"], &["nothing"]);
+
+    // Another controller's CA.
+    let other = Place::initialised();
+    let output = Command::new(env!("CARGO_BIN_EXE_partywallctl"))
+        .args(["--controller", &place.url(), "--ca", &other.text("data/ca.pem")])
+        .args(["--token-file", &place.text("token"), "export"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("ca.pem"), "{text}");
+    drop(serving);
+    refused(&["export"], &["cannot connect", "--controller"]);
+}
+
+#[test]
+fn init_never_touches_what_is_there_and_leaves_nothing_half_made() {
+    let place = Place::initialised();
+    let before = std::fs::read(place.path("data/ca.pem")).unwrap();
+    let again = place.init(&["--address", "127.0.0.1:8443"]);
+    assert!(!again.status.success());
+    assert!(String::from_utf8(again.stderr).unwrap().contains("not empty"));
+    assert_eq!(std::fs::read(place.path("data/ca.pem")).unwrap(), before);
+
+    let fresh = Place::new();
+    for bad in [["--address", "nonsense"], ["--address", "bad name:8443"]] {
+        assert!(!fresh.init(&bad).status.success());
+    }
+    let also = fresh.init(&["--address", "127.0.0.1:8443", "--also", "not a name"]);
+    assert!(!also.status.success());
+    assert_eq!(std::fs::read_dir(fresh.directory.path()).unwrap().count(), 0, "something was left");
+}
+
+#[test]
+fn keys_and_tokens_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::initialised();
+    let mode =
+        |name: &str| std::fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("data"), 0o700);
+    for secret in ["token", "data/ca-key.pem", "data/server.pem"] {
+        assert_eq!(mode(secret), 0o600, "{secret}");
+    }
+}
+
+#[test]
+fn a_told_controller_stops_in_good_order_and_comes_back() {
+    let place = Place::initialised();
+    let mut serving = place.serve();
+    let building = place.file("building.yaml", BUILDING);
+    place.ctl(&place.path("token"), &["apply", "-f", &building]);
+    let id = serving.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(serving.0.wait().unwrap().success(), "SIGTERM is an orderly end");
+    let _serving = place.serve();
+    assert_eq!(place.ctl(&place.path("token"), &["diff", "-f", &building]), "");
+}
+
+/// A directory with everything of one controller.
+struct Place {
+    directory: tempfile::TempDir,
+    port: u16,
+}
+
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended on its own.
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { directory: tempfile::tempdir().unwrap(), port }
+    }
+
+    fn initialised() -> Self {
+        let place = Self::new();
+        let address = format!("127.0.0.1:{}", place.port);
+        let output = place.init(&["--address", &address, "--token-file", &place.text("token")]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("partywallctl --controller"), "no next steps: {text}");
+        assert!(output.stdout.is_empty());
+        place
+    }
+
+    fn init(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_partywall-controller"))
+            .args(["init", "--data", &self.text("data"), "--name", "Old Town Hall"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn serve(&self) -> Serving {
+        let child = Command::new(env!("CARGO_BIN_EXE_partywall-controller"))
+            .args(["serve", "--data", &self.text("data")])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let serving = Serving(child);
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(begun.elapsed() < DEADLINE, "the controller does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        serving
+    }
+
+    /// Runs `partywallctl`, expects success and answers its standard output.
+    fn ctl(&self, token: &Path, arguments: &[&str]) -> String {
+        let output = self.ctl_with(token, arguments, "");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn ctl_with(&self, token: &Path, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_partywallctl"))
+            .env("PARTYWALL_CONTROLLER", self.url())
+            .env("PARTYWALL_CA", self.path("data/ca.pem"))
+            .env("PARTYWALL_TOKEN_FILE", token)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A verb that asks nothing closes its end first.
+        let _unread = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        self.text(name)
+    }
+}
