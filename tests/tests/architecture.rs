@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{Metadata, MetadataCommand, Package};
 
+use partywall_datapath::DropReason;
+use partywall_proto::admin::Manifest;
 use source::Source;
 
 /// What each crate may depend on, in its tests too.
@@ -179,9 +181,11 @@ fn the_data_path_the_domain_and_the_protocol_are_pure() {
 
 #[test]
 fn exactly_one_file_names_boringtun() {
-    let naming: Vec<String> = every_source()
-        .iter()
-        .filter(|source| source.names("boringtun"))
+    // The benchmarks speak of it too: they measure against its own program.
+    let naming: Vec<String> = ["proto", "agent", "controller"]
+        .into_iter()
+        .flat_map(sources)
+        .filter(|source| source.names_anywhere("boringtun"))
         .map(|source| source.path.clone())
         .collect();
     assert_eq!(naming, ["agent/datapath/src/tunnel.rs"]);
@@ -191,7 +195,9 @@ fn exactly_one_file_names_boringtun() {
 fn unsafe_stays_in_the_agents_sys() {
     let wrong: Vec<String> = every_source()
         .iter()
-        .filter(|source| source.names("unsafe") && !source.path.starts_with("agent/src/sys/"))
+        .filter(|source| {
+            source.names_anywhere("unsafe") && !source.path.starts_with("agent/src/sys/")
+        })
         .map(|source| source.path.clone())
         .collect();
     none("unsafe outside agent/src/sys", &wrong);
@@ -210,6 +216,39 @@ fn every_file_says_what_it_is_for_and_is_of_a_size_to_be_read() {
         }
     }
     none("files are out of style", &wrong);
+}
+
+#[test]
+fn the_policy_model_has_a_line_for_each_drop_reason() {
+    let page = document("docs/policy-model.md");
+    let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    let missing: Vec<String> = DropReason::ALL
+        .into_iter()
+        .map(|reason| format!("{reason}` | {} |", reason.sentence()))
+        .filter(|row| !rows.iter().any(|line| line.starts_with(row.as_str())))
+        .collect();
+    none("docs/policy-model.md lacks these rows, or words them otherwise than the code", &missing);
+}
+
+#[test]
+fn manifests_in_the_documents_are_read() {
+    let mut seen = 0;
+    for path in [
+        "README.md",
+        "docs/policy-model.md",
+        "docs/guides/facilities.md",
+        "docs/guides/network-admin.md",
+    ] {
+        let text = document(path);
+        for example in text.split("```yaml\n").skip(1) {
+            let example = example.split("```").next().unwrap_or_default();
+            if let Err(error) = serde_saphyr::from_str::<Manifest>(example) {
+                panic!("{path}: {error}\n{example}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "only {seen} examples were found");
 }
 
 #[test]
@@ -271,6 +310,10 @@ fn sources(folder: &str) -> Vec<Source> {
     assert!(!found.is_empty(), "no Rust file under {folder}");
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
+}
+
+fn document(path: &str) -> String {
+    fs::read_to_string(root().join(path)).expect("a document of the workspace can be read")
 }
 
 fn workspace() -> Metadata {

@@ -2,6 +2,8 @@
 //!
 //! This is no parser. It knows just enough of the language not to take a comment or a text for code.
 
+const TESTS: &str = "#[cfg(test)]\nmod tests {";
+
 /// One file of the workspace.
 pub(crate) struct Source {
     /// Relative to the workspace.
@@ -9,16 +11,18 @@ pub(crate) struct Source {
     /// As it is written.
     pub(crate) text: String,
     code: String,
+    tests: String,
 }
 
 impl Source {
     pub(crate) fn new(path: String, text: String) -> Self {
-        let bare = without_comments_and_texts(&text);
-        let code = match bare.find("#[cfg(test)]\nmod tests {") {
-            Some(tests) => bare[..tests].to_owned(),
-            None => bare,
-        };
-        Self { path, text, code }
+        let mut code = without_comments_and_texts(&text);
+        let mut tests = String::new();
+        if let Some(start) = code.find(TESTS) {
+            let end = start + block(&code[start..]);
+            tests = code.drain(start..end).collect();
+        }
+        Self { path, text, code, tests }
     }
 
     /// Whether the whole file is part of test builds only.
@@ -36,10 +40,14 @@ impl Source {
         module
     }
 
-    /// Whether the code contains `word`, not as a part of a longer one.
+    /// Whether the code, its tests apart, contains `word`, not as a part of a longer one.
     pub(crate) fn names(&self, word: &str) -> bool {
-        starts_of(&self.code, word)
-            .any(|at| !self.code[at + word.len()..].starts_with(is_word_char))
+        contains(&self.code, word)
+    }
+
+    /// Whether the code or its tests contain `word`.
+    pub(crate) fn names_anywhere(&self, word: &str) -> bool {
+        contains(&self.code, word) || contains(&self.tests, word)
     }
 
     /// The crate's top-level modules that the code names through `crate::` and `super::`.
@@ -62,6 +70,24 @@ impl Source {
         }
         found
     }
+}
+
+fn contains(code: &str, word: &str) -> bool {
+    starts_of(code, word).any(|at| !code[at + word.len()..].starts_with(is_word_char))
+}
+
+/// The length of the first braced block and what comes before it.
+fn block(code: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return at + 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
 }
 
 /// Where `word` starts a word and does not continue a path.
@@ -175,7 +201,9 @@ fn imports_are_seen_in_every_form() {
 }
 
 #[test]
-fn what_follows_the_tests_header_is_left_out() {
-    let text = "fn f() {}\n#[cfg(test)]\nmod tests { use std::fs; }";
-    assert!(!Source::new("x.rs".into(), text.into()).names("std::fs"));
+fn a_files_tests_are_told_apart_from_its_code() {
+    let text = "fn f() {}\n#[cfg(test)]\nmod tests {\nfn g() { fs() } }\nfn h() { io() }";
+    let source = Source::new("x.rs".into(), text.into());
+    assert!(!source.names("fs") && source.names_anywhere("fs"));
+    assert!(source.names("io"));
 }
