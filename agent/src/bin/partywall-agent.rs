@@ -1,6 +1,6 @@
 //! `partywall-agent`, the daemon on devices and gateways. Logs go to stderr and hold no secret.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,7 +11,12 @@ use tracing_subscriber::EnvFilter;
 async fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_env("PARTYWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
     match AgentArgs::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -32,7 +32,7 @@ pub enum DialError {
     #[error("cannot mark the connection to the controller; the agent needs CAP_NET_ADMIN")]
     Mark(#[source] io::Error),
     /// No address answered.
-    #[error("the controller at {name} ({address}) cannot be reached")]
+    #[error("the controller at {} cannot be reached", place(name, address))]
     Connect {
         /// `host:port`.
         name: String,
@@ -42,6 +42,12 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The address beside the name, where it says more.
+fn place(name: &str, address: &SocketAddr) -> String {
+    let text = address.to_string();
+    if name == text { text } else { format!("{name} ({text})") }
 }
 
 /// The controller's name and the addresses that it was last found under.

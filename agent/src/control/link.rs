@@ -84,19 +84,29 @@ impl Link {
                 false => warn!(%error, "no connection to the controller; trying again"),
             }
             told.clone_from(&error);
-            if self.events.send(LinkEvent::Disconnected(error)).await.is_err() {
-                return;
+            let events = self.events.clone();
+            let report = events.send(LinkEvent::Disconnected(error));
+            match self.dropping_messages(report).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => return,
             }
             let delay = backoff.next_delay(&mut rand::thread_rng());
-            let wait = tokio::time::sleep(delay);
-            tokio::pin!(wait);
-            loop {
-                tokio::select! {
-                    () = &mut wait => break,
-                    message = self.outgoing.recv() => match message {
-                        Some(_) => debug!("a message found no stream and is dropped"),
-                        None => return,
-                    },
+            if self.dropping_messages(tokio::time::sleep(delay)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for `what`, and drops messages meanwhile: the daemon must never wait for a link that
+    /// waits for the daemon. None where the daemon is gone.
+    async fn dropping_messages<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => return Some(done),
+                message = self.outgoing.recv() => {
+                    message?;
+                    debug!("a message found no stream and is dropped");
                 }
             }
         }
@@ -116,12 +126,20 @@ impl Link {
         info!(controller = self.addresses.name(), "connected to the controller");
         let addresses = self.addresses.known().to_vec();
         let connected = LinkEvent::Connected { challenge, addresses };
-        if self.events.send(connected).await.is_err() {
-            return Ok(());
+        let events = self.events.clone();
+        match self.dropping_messages(events.send(connected)).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => return Ok(()),
         }
         loop {
+            // Nothing is read before there is room for it, so that sending never stands still.
+            let room_and_message = async {
+                let room = events.reserve().await;
+                (room, stream.next().await)
+            };
             tokio::select! {
-                message = stream.next() => {
+                (room, message) = room_and_message => {
+                    let Ok(room) = room else { return Ok(()) };
                     let event = match message {
                         Ok(message) => LinkEvent::Message(message),
                         Err(error @ StreamError::Unreadable(_)) => {
@@ -129,9 +147,7 @@ impl Link {
                         }
                         Err(error) => return Err(error),
                     };
-                    if self.events.send(event).await.is_err() {
-                        return Ok(());
-                    }
+                    room.send(event);
                 }
                 () = self.again.notified() => return Err(StreamError::Renewed),
                 message = self.outgoing.recv() => match message {

@@ -14,7 +14,7 @@ use partywall_proto::agent_api::{
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -73,7 +73,10 @@ pub enum StreamError {
 
 impl From<tungstenite::Error> for StreamError {
     fn from(error: tungstenite::Error) -> Self {
-        Self::WebSocket(Box::new(error))
+        // A controller that is killed has no time to say goodbye.
+        let is_end = matches!(&error, tungstenite::Error::Io(io)
+            if io.kind() == io::ErrorKind::UnexpectedEof);
+        if is_end { Self::Closed } else { Self::WebSocket(Box::new(error)) }
     }
 }
 
@@ -92,6 +95,9 @@ pub struct Challenge {
 #[derive(Debug)]
 pub struct Stream {
     socket: WebSocketStream<TlsStream<TcpStream>>,
+    /// When the last frame came, pings included. Not when somebody last waited for one.
+    heard_at: Instant,
+    silence_max: Duration,
 }
 
 impl Stream {
@@ -128,7 +134,7 @@ impl Stream {
         let url = format!("wss://{}{STREAM_PATH}", addresses.name());
         let (socket, _) =
             tokio_tungstenite::client_async_with_config(url, tls, Some(config)).await?;
-        let mut stream = Self { socket };
+        let mut stream = Self { socket, heard_at: Instant::now(), silence_max: SILENCE_MAX };
         match stream.next().await? {
             ServerMessage::Challenge { nonce, time } => {
                 Ok((stream, Challenge { nonce, time, received_at: Timestamp::now() }))
@@ -163,10 +169,11 @@ impl Stream {
     /// A stream that is over or silent; [`StreamError::Unreadable`] leaves the stream good.
     pub async fn next(&mut self) -> Result<ServerMessage, StreamError> {
         loop {
-            let message = timeout(SILENCE_MAX, self.socket.next())
+            let message = timeout_at(self.heard_at + self.silence_max, self.socket.next())
                 .await
                 .map_err(|_| StreamError::Silent)?
                 .ok_or(StreamError::Closed)??;
+            self.heard_at = Instant::now();
             match message {
                 Message::Text(text) => {
                     return serde_json::from_str(&text).map_err(StreamError::Unreadable);
@@ -176,5 +183,30 @@ impl Stream {
                 Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::FakeController;
+
+    #[tokio::test]
+    async fn a_silent_controller_is_noticed_however_often_one_listens_anew() {
+        let mut controller = FakeController::start().await;
+        let trust = Trust::Ca(controller.pki.ca());
+        let mut addresses = Addresses::new(&controller.address(), Vec::new());
+        let (opened, _peer) =
+            tokio::join!(Stream::open(&mut addresses, &trust, None), controller.accept());
+        let (mut stream, _) = opened.unwrap();
+        stream.silence_max = Duration::from_millis(300);
+        for _ in 0..100 {
+            match timeout(Duration::from_millis(50), stream.next()).await {
+                Ok(Err(StreamError::Silent)) => return,
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => {}
+            }
+        }
+        panic!("the silence went unnoticed");
     }
 }

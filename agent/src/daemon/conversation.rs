@@ -68,7 +68,7 @@ impl<E: Enforcer> Daemon<E> {
                     self.warnings.insert(conflict.to_string());
                 }
                 self.pins.write(&self.state)?;
-                self.controller.offers = segments;
+                self.remember_offers(segments);
                 self.controller.welcomed = true;
                 self.controller.trouble = None;
                 if self.signed_out.session().is_some() {

@@ -332,6 +332,10 @@ fn same_membership(one: &OverlayConfig, other: &OverlayConfig) -> bool {
 /// The steps within one segment and session.
 fn steps_within(from: &OverlayConfig, to: &Arc<OverlayConfig>) -> Vec<Step> {
     let Some(changes) = from.changes_to(to) else {
+        // Another port is another socket: the data path begins anew.
+        if from.interface.listen_port != to.interface.listen_port {
+            return vec![Step::Cut, Step::System(to.clone()), Step::Replace(to.clone())];
+        }
         return vec![Step::Replace(to.clone()), Step::System(to.clone())];
     };
     // A device's routes follow what its gateways take; a gateway's do not depend on its devices.

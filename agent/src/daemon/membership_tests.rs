@@ -105,6 +105,15 @@ fn a_change_of_the_frame_cuts_in_the_data_path_before_the_system_is_touched() {
 }
 
 #[test]
+fn another_port_begins_anew() {
+    let mut membership = enforcing(&gateway_config(1));
+    let mut next = gateway_config(2);
+    next.interface.listen_port = Some(51821);
+    membership.handle_payload(snapshot(&next), start()).unwrap();
+    assert_eq!(words(&mut membership), ["cut", "system council", "replace council"]);
+}
+
+#[test]
 fn a_devices_routes_follow_its_gateways() {
     let held = device_config("council", "s1", 1);
     let mut membership = enforcing(&held);

@@ -33,6 +33,7 @@ const LOGIN_TICK: Duration = Duration::from_millis(10);
 const CLOCK_TICK: Duration = Duration::from_secs(10);
 const QUEUE: usize = 64;
 const CONTROLLER_ADDRESSES: &str = "controller_addresses.json";
+const OFFERS: &str = "segments.json";
 
 /// The daemon cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,7 @@ impl<E: Enforcer> Daemon<E> {
             trouble: None,
             outgoing,
             holding,
-            offers: Vec::new(),
+            offers: state.read_json(OFFERS).ok().flatten().unwrap_or_default(),
             requests: Requests::default(),
             again: again.clone(),
             sign_out: None,
@@ -258,6 +259,17 @@ impl<E: Enforcer> Daemon<E> {
         if let Err(error) = self.state.write_json(CONTROLLER_ADDRESSES, &addresses) {
             warn!(error = describe(&error), "the controller's address is not remembered");
         }
+    }
+
+    /// The segments' titles are for people who look while the controller is away.
+    pub(super) fn remember_offers(&mut self, offers: Vec<SegmentOffer>) {
+        if self.controller.offers == offers {
+            return;
+        }
+        if let Err(error) = self.state.write_json(OFFERS, &offers) {
+            warn!(error = describe(&error), "the segments' titles are not remembered");
+        }
+        self.controller.offers = offers;
     }
 
     pub(super) fn note_cache(&mut self, outcome: Result<(), CacheError>) {

@@ -146,6 +146,7 @@ async fn tunnels_go_on_without_the_controller_and_over_a_restart() {
 
     desk.restart().await;
     assert_eq!(desk.words(), ["cut", "system", "replace"]);
+    assert_eq!(desk.status().await.session.unwrap().title, "council network");
     let mut peer = desk.welcomed(Some(3)).await;
     let view = desk.until(|view| view.controller.connected).await;
     assert_eq!((view.segment, view.enforced), (Some(config.segment.clone()), true));
