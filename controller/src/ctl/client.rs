@@ -162,14 +162,15 @@ impl Client {
         let why = innermost(error);
         let base = &self.base;
         let text = if let Some(tls) = tls_error(error) {
-            match tls {
-                rustls::Error::InvalidCertificate(_) => format!(
+            if let rustls::Error::InvalidCertificate(_) = tls {
+                format!(
                     "the certificate of {base} is not accepted ({tls}); check that {} is `ca.pem` of this very controller and that the certificate names this host",
                     self.ca
-                ),
-                other => format!(
-                    "no TLS with {base} ({other}); check that `--controller` names the controller's own port"
-                ),
+                )
+            } else {
+                format!(
+                    "no TLS with {base} ({tls}); check that `--controller` names the controller's own port"
+                )
             }
         } else if error.is_timeout() {
             format!(

@@ -64,12 +64,11 @@ fn fields(text: &mut String, path: &str, before: &Value, after: &Value) {
     }
 }
 
-fn both_objects<'a>(
-    before: &'a Value,
-    after: &'a Value,
-) -> Option<(&'a serde_json::Map<String, Value>, &'a serde_json::Map<String, Value>)> {
-    static EMPTY: std::sync::LazyLock<serde_json::Map<String, Value>> =
-        std::sync::LazyLock::new(serde_json::Map::new);
+type Object = serde_json::Map<String, Value>;
+
+/// Both as objects; what is not there counts as an empty one beside an object.
+fn both_objects<'a>(before: &'a Value, after: &'a Value) -> Option<(&'a Object, &'a Object)> {
+    static EMPTY: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Object::new);
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => Some((before, after)),
         (Value::Null, Value::Object(after)) => Some((&EMPTY, after)),

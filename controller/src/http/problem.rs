@@ -42,10 +42,8 @@ impl From<Problem> for Refusal {
 
 impl From<AppError> for Refusal {
     fn from(error: AppError) -> Self {
-        let retry_after_s = match &error {
-            AppError::TooSoon { wait_s } => Some(*wait_s),
-            _ => None,
-        };
+        let retry_after_s =
+            if let AppError::TooSoon { wait_s } = &error { Some(*wait_s) } else { None };
         let problem = error.problem();
         if problem.status >= 500 {
             let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -223,12 +223,11 @@ impl Agent {
     }
 
     async fn welcomed(mut wire: Wire, key: SigningKey) -> (Self, AgentId) {
-        match wire.next().await {
-            ServerMessage::Welcome { agent, segment_keys, .. } => {
-                (Self { wire, key, segment_keys, held: None }, agent)
-            }
-            other => panic!("no welcome: {other:?}"),
-        }
+        let message = wire.next().await;
+        let ServerMessage::Welcome { agent, segment_keys, .. } = message else {
+            panic!("no welcome: {message:?}")
+        };
+        (Self { wire, key, segment_keys, held: None }, agent)
     }
 
     async fn next(&mut self) -> ServerMessage {
@@ -304,16 +303,19 @@ impl Wire {
             match frame.expect("the stream ended").unwrap() {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Ping(_) | Message::Pong(_) => (),
-                other => panic!("{other:?}"),
+                odd @ (Message::Binary(_) | Message::Close(_) | Message::Frame(_)) => {
+                    panic!("{odd:?}")
+                }
             }
         }
     }
 
     async fn challenge(&mut self) -> String {
-        match self.next().await {
-            ServerMessage::Challenge { nonce, .. } => nonce,
-            other => panic!("the challenge comes first: {other:?}"),
-        }
+        let message = self.next().await;
+        let ServerMessage::Challenge { nonce, .. } = message else {
+            panic!("the challenge comes first: {message:?}")
+        };
+        nonce
     }
 
     /// A refusal of the connection itself, and its end.
