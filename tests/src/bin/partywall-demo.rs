@@ -9,6 +9,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use partywall_tests::lab::{Building, Lab, Topology};
 use partywall_tests::{kept, story};
 
+/// Where there is no terminal to ask.
+const LOG_COLUMNS: u16 = 120;
+
 /// One building, one LAN, two networks.
 #[derive(Parser)]
 #[command(name = "scripts/demo", version)]
@@ -35,6 +38,9 @@ fn run(args: &Args) -> Result<()> {
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["", "what happens", "what is seen"]);
+    if !table.is_tty() {
+        table.set_width(LOG_COLUMNS);
+    }
     let mut failed = 0;
     let building = story::play(building, |step| {
         let mark = if step.holds { "ok" } else { "FAILED" };

@@ -208,6 +208,9 @@ mod tests {
         };
         assert_eq!(stream(&record).violations, []);
         assert_eq!(stream(b"GET /v1/export HTTP/1.1\r\n").violations.len(), 1);
+        // The last acknowledgement, behind a FIN that takes a sequence number.
+        let open = [tcp(8443, 99, 2, &[]), tcp(8443, 100, 16, &record), tcp(8443, 117, 16, &[])];
+        assert_eq!(judged(open.to_vec()).violations, []);
         let truncated = [record.as_slice(), b"plain text after it"].concat();
         assert_eq!(stream(&truncated).violations.len(), 1);
     }

@@ -19,6 +19,10 @@ impl Stream {
         if syn {
             self.first = Some(sequence.wrapping_add(1));
         }
+        if payload.is_empty() {
+            // Acknowledgements say nothing, and one after a FIN has a number beyond the stream's end.
+            return;
+        }
         // A keep-alive probe repeats one byte before the stream's end (RFC 9293 §3.8.4), and a
         // retransmission may be longer than what it repeats.
         let known = self.segments.entry(sequence).or_default();
