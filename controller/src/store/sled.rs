@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::oneshot;
@@ -21,6 +22,9 @@ use super::{Change, Entry, Precondition, Revision, Store, StoreError, Transactio
 /// Free space in bytes under which writes are refused: room for sled to finish what it has begun
 /// (its segments are 512 KiB and it copies some of them to reclaim others).
 pub const RESERVE_BYTES: u64 = 16 << 20;
+
+/// How long to wait for another one to let go of the files.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Most transactions that share a flush; keeps one batch well under sled's segment size.
 const GROUP_MAX: usize = 256;
@@ -71,11 +75,9 @@ impl SledStore {
         let refuse =
             |reason: String| StoreError::Open { path: directory.display().to_string(), reason };
         // Flushes are ours alone: sled's own timer would write without anybody to tell of a failure.
-        let db = sled::Config::default()
-            .path(directory)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| refuse(error.to_string()))?;
+        // Flushes are ours alone: sled's own timer would write with nobody to tell of a failure.
+        let config = sled::Config::default().path(directory).flush_every_ms(None);
+        let db = open_unlocked(&config).map_err(|error| refuse(error.to_string()))?;
         let tree = db.open_tree("partywall").map_err(|error| refuse(error.to_string()))?;
         let file = File::open(directory.join("db")).map_err(|error| refuse(error.to_string()))?;
         let revision = match tree.get(REVISION_KEY).map_err(|error| refuse(error.to_string()))? {
@@ -290,6 +292,25 @@ impl Staged {
             }
         }
     }
+}
+
+/// Opens, waiting a little for one that is just closing: sled lets go of its lock on a thread of its
+/// own, and a restart may be quicker.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_lock(&error) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_WAIT / 40);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// sled reports a lock that somebody else holds as an error of no kind of its own.
+fn is_lock(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn data_key(key: &[u8]) -> Vec<u8> {
