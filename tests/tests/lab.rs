@@ -6,7 +6,7 @@ use std::time::Duration;
 use partywall_tests::lab::{Lab, Topology, wait_for, wire};
 
 fn building() -> Lab {
-    Lab::up(&Topology::named("building").unwrap()).unwrap()
+    Lab::up(&Topology::named("building").expect("the topology is there")).expect("the lab comes up")
 }
 
 #[test]

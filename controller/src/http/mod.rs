@@ -1,6 +1,6 @@
 //! The controller's edge: the admin API, the agents' stream, and the server that carries both.
 //!
-//! A handler extracts, authorises, calls [`App`](crate::app::App) and converts; it decides nothing. Every
+//! A handler extracts, authorises, calls [`App`] and converts; it decides nothing. Every
 //! answer that is not a success is a problem (RFC 9457), whoever found it.
 
 mod access;
