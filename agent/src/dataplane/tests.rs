@@ -5,7 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,7 +16,7 @@ use partywall_proto::overlay::OverlayConfig;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{DataPlane, DataPlaneError, Options};
-use crate::sys::netns;
+use crate::sys::netns::{self, shell};
 
 const FWMARK: u32 = 0x5057;
 const DEVICE_KEY: [u8; 32] = [1; 32];
@@ -27,11 +26,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long silence must last to count as cut: a thousand round trips.
 const SILENCE: Duration = Duration::from_millis(300);
 const BULK_BYTES: usize = 8 << 20;
-
-fn shell(script: &str) {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 fn options(role: Role, key: [u8; 32], listen_port: Option<u16>) -> Options {
     let tun_name = "pw-test0".to_owned();
@@ -201,7 +195,7 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
             assert!(!echoes("10.0.0.1:7", SILENCE) && !echoes("[fd00:10::1]:7", SILENCE));
             drop(ask);
             movable(plane.stop()).await;
-            assert!(!std::path::Path::new("/proc/thread-self/net/dev_snmp6/pw-test0").exists());
+            netns::wait_until_gone("pw-test0");
         });
     });
 }
@@ -237,6 +231,7 @@ fn more_than_one_shard_is_refused_and_so_is_a_tun_that_somebody_holds() {
         let refused = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap_err();
         assert!(refused.to_string().contains("another program holds it"), "{refused}");
         first.stop().await;
+        netns::wait_until_gone("pw-test0");
         DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap().stop().await;
     });
 }

@@ -113,3 +113,87 @@ impl GatewayRules<'_> {
 fn counted(matched: Value, counter: &str) -> impl Iterator<Item = Value> {
     std::iter::once(matched).chain(drop_as(counter))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::os::desired::tests::gateway_config;
+    use crate::os::{Desired, System, SystemOptions};
+    use crate::sys::netns::{self, Elsewhere, shell};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    const SILENCE: Duration = Duration::from_millis(300);
+
+    fn opens(to: &'static str, wait: Duration) -> bool {
+        TcpStream::connect_timeout(&to.parse().unwrap(), wait).is_ok()
+    }
+
+    /// A machine with one cable to this one, and a server on port 7000.
+    fn attach(cable: &str, script: &'static str) -> (Elsewhere, TcpListener) {
+        let machine = Elsewhere::new();
+        let id = machine.thread_id();
+        shell(&format!(
+            "ip link add {cable} type veth peer name up0 netns {id}; ip link set {cable} up"
+        ));
+        let server = machine.run(move || {
+            shell(&format!("ip link set lo up; ip link set up0 up; {script}"));
+            TcpListener::bind("0.0.0.0:7000").unwrap()
+        });
+        (machine, server)
+    }
+
+    /// A cable plays the TUN: to the rules it is an interface of that name.
+    fn with_gateway(forwarding: &str, test: impl FnOnce([(Elsewhere, TcpListener); 3]) + Send) {
+        let desired = Desired::for_config(&gateway_config(forwarding), "tun0", None);
+        netns::in_private_network_async(|| async move {
+            shell("ip link set lo up");
+            let device = attach(
+                "tun0",
+                "ip addr add 100.64.0.5/32 dev up0; ip route add default via 100.64.0.1 dev up0 onlink",
+            );
+            let inside =
+                attach("in0", "ip addr add 10.0.0.9/24 dev up0; ip route add default via 10.0.0.2");
+            let lan = attach(
+                "lan0",
+                "ip addr add 192.0.2.77/24 dev up0; ip route add default via 192.0.2.1",
+            );
+            shell("ip addr add 10.0.0.2/24 dev in0; ip addr add 192.0.2.1/24 dev lan0");
+            let state = tempfile::tempdir().unwrap();
+            let mut system = System::new(SystemOptions::new("tun0", state.path()));
+            system.reconcile(&desired).await.unwrap();
+            let _own = TcpListener::bind("0.0.0.0:7000").unwrap();
+            test([device, inside, lan]);
+            system.reconcile(&Desired::nothing()).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_gateway_joins_the_tunnel_to_the_segment_and_nothing_else_to_anything() {
+        with_gateway("routed", |[(device, _d), (inside, _i), (lan, _l)]| {
+            assert!(device.run(|| opens("10.0.0.9:7000", DEADLINE)));
+            assert!(inside.run(|| opens("100.64.0.5:7000", DEADLINE)));
+            assert!(!device.run(|| opens("192.0.2.77:7000", SILENCE)), "past the segment");
+            assert!(!lan.run(|| opens("100.64.0.5:7000", SILENCE)), "from the LAN into the tunnel");
+            assert!(!lan.run(|| opens("10.0.0.9:7000", SILENCE)), "past the tunnel");
+            assert!(!inside.run(|| opens("192.0.2.77:7000", SILENCE)), "past the tunnel, outwards");
+            for own in ["100.64.0.1:7000", "10.0.0.2:7000", "192.0.2.1:7000"] {
+                assert!(!device.run(move || opens(own, SILENCE)), "the gateway's own {own}");
+            }
+            assert!(
+                !lan.run(|| opens("100.64.0.1:7000", SILENCE)),
+                "the overlay address from the LAN"
+            );
+        });
+    }
+
+    #[test]
+    fn behind_nat_devices_appear_under_the_gateways_own_address_and_else_under_theirs() {
+        for (forwarding, expected) in [("nat", "10.0.0.2"), ("routed", "100.64.0.5")] {
+            with_gateway(forwarding, |[(device, _d), (_inside, server), _lan]| {
+                assert!(device.run(|| opens("10.0.0.9:7000", DEADLINE)));
+                assert_eq!(server.accept().unwrap().1.ip().to_string(), expected);
+            });
+        }
+    }
+}

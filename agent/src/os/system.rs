@@ -197,12 +197,11 @@ mod tests {
     use crate::os::desired::tests::{device_config, gateway_config};
     use crate::os::plan::Plan;
     use crate::os::{FWMARK, ruleset::Ruleset};
-    use crate::sys::netns;
+    use crate::sys::netns::{self, Elsewhere, shell};
     use crate::sys::tun::{Features, TunQueue};
     use partywall_proto::overlay::OverlayConfig;
     use std::io::ErrorKind;
     use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-    use std::process::Command;
     use std::time::Duration;
 
     const TUN: &str = "pw-test0";
@@ -249,12 +248,6 @@ mod tests {
         SystemOptions { resolv_conf: state.join("resolv.conf"), ..SystemOptions::new(TUN, state) }
     }
 
-    fn shell(script: &str) -> String {
-        let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// All that the agent may change, as the system's own tools show it.
     fn picture() -> String {
         shell(
@@ -275,6 +268,12 @@ mod tests {
 
     fn is_cut(sent: std::io::Result<usize>) -> bool {
         sent.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    /// What the kernel does when the agent is killed.
+    fn close(queue: TunQueue) {
+        drop(queue);
+        netns::wait_until_gone(TUN);
     }
 
     fn tun() -> TunQueue {
@@ -315,7 +314,7 @@ mod tests {
                 assert_eq!(picture(), during);
                 machine.system.reconcile(&Desired::nothing()).await.unwrap();
                 assert!(!netlink.fetch(TUN).await.unwrap().link.unwrap().up);
-                drop(queue);
+                close(queue);
                 assert_eq!(picture(), before);
                 assert_eq!(std::fs::read_dir(machine.state.path()).unwrap().count(), 1);
             });
@@ -332,8 +331,7 @@ mod tests {
             machine.reconcile(&device_config("split")).await;
             assert!(machine.resolv_conf().contains("nameserver 10.0.0.53"));
             send(0, "10.1.2.3:9").unwrap();
-            // The kernel does to the interface what it does when the agent is killed.
-            drop(queue);
+            close(queue);
             for segment in ["10.1.2.3:9", "100.64.0.1:9", "[fd00:10::1]:9"] {
                 assert!(is_cut(send(0, segment)), "{segment} leaks");
             }
@@ -367,7 +365,7 @@ mod tests {
             assert!(is_cut(send(0, "192.0.2.77:9")), "a neighbour is reached beside the tunnel");
             assert!(is_cut(send(0, "192.0.2.9:8443")), "the controller is reached by UDP");
             send(FWMARK, "198.51.100.1:9").unwrap();
-            drop(queue);
+            close(queue);
             for outside in ["198.51.100.1:9", "[2001:db8:1::1]:9", "10.0.0.1:9"] {
                 assert!(is_cut(send(0, outside)), "{outside} leaks");
             }
@@ -383,42 +381,26 @@ mod tests {
             machine.reconcile(&device_config("split")).await;
             let _offered = TcpListener::bind("0.0.0.0:8050").unwrap();
             let _private = TcpListener::bind("0.0.0.0:9000").unwrap();
-            std::thread::scope(|scope| {
-                let (tell, told) = std::sync::mpsc::channel();
-                let (go, ready) = std::sync::mpsc::channel();
-                let neighbour =
-                    scope.spawn(|| netns::in_private_network(move || neighbour(&tell, &ready)));
-                let neighbours_network = told.recv().unwrap();
-                shell(&format!("ip link set far0 netns {neighbours_network}; ip link set lan0 up"));
-                go.send(()).unwrap();
-                told.recv().unwrap();
-                // The device may open towards the LAN what is not the segment's.
-                assert!(opens("192.0.2.77:7000", DEADLINE));
-                assert_eq!(neighbour.join().unwrap(), [true, false, false]);
+            let neighbour = Elsewhere::new();
+            shell(&format!("ip link set far0 netns {}", neighbour.thread_id()));
+            let _server = neighbour.run(|| {
+                shell(
+                    "ip link set lo up; ip link set far0 up; ip addr add 192.0.2.77/24 dev far0
+                    ip route add 100.64.0.5 via 192.0.2.5",
+                );
+                TcpListener::bind("192.0.2.77:7000").unwrap()
             });
+            // The device may open towards the LAN what is not the segment's.
+            assert!(opens("192.0.2.77:7000", DEADLINE));
+            assert!(neighbour.run(|| opens("192.0.2.5:8050", DEADLINE)));
+            assert!(!neighbour.run(|| opens("192.0.2.5:9000", SILENCE)));
+            // The offered service, but by the overlay address.
+            assert!(!neighbour.run(|| opens("100.64.0.5:8050", SILENCE)));
             for counter in ["lan_opens", "overlay_destination"] {
                 let counted = shell(&format!("nft list counter inet partywall {counter}"));
                 assert!(!counted.contains("packets 0 "), "{counted}");
             }
         });
-    }
-
-    /// A machine on the LAN that listens, and then tries an offered service, another one, and the
-    /// offered one by the device's overlay address.
-    fn neighbour(
-        tell: &std::sync::mpsc::Sender<i32>,
-        ready: &std::sync::mpsc::Receiver<()>,
-    ) -> [bool; 3] {
-        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
-        ready.recv().unwrap();
-        shell(
-            "ip link set lo up; ip link set far0 up; ip addr add 192.0.2.77/24 dev far0;
-            ip route add 100.64.0.5 via 192.0.2.5",
-        );
-        let _server = TcpListener::bind("192.0.2.77:7000").unwrap();
-        tell.send(0).unwrap();
-        let (offered, private, overlay) = ("192.0.2.5:8050", "192.0.2.5:9000", "100.64.0.5:8050");
-        [opens(offered, DEADLINE), opens(private, SILENCE), opens(overlay, SILENCE)]
     }
 
     fn opens(to: &str, wait: Duration) -> bool {
@@ -458,7 +440,7 @@ mod tests {
             std::fs::write(machine.state.path().join("resolv.conf.json"), "damaged").unwrap();
             let failed = machine.system.reconcile(&Desired::nothing()).await.unwrap_err();
             assert!(failed.to_string().contains("resolv.conf.json"), "{failed}");
-            drop(queue);
+            close(queue);
             assert_eq!(picture(), before);
         });
     }

@@ -130,7 +130,7 @@ mod tests {
             let mut packet = [0; 64];
             assert_eq!(queue.read(&mut packet).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             drop(queue);
-            assert!(!exists());
+            netns::wait_until_gone("pw-test0");
         });
     }
 
