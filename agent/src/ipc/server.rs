@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::{Reply, Request};
 
 const SOCKET_MODE: u32 = 0o666;
+const DIRECTORY_MODE: u32 = 0o755;
 /// A login with the longest password that anybody types is far below it.
 const LINE_MAX_BYTES: u64 = 16 << 10;
 const CONNECTIONS_MAX: usize = 32;
@@ -62,8 +63,10 @@ pub fn serve(path: &Path, calls: mpsc::Sender<Call>) -> Result<(), IpcError> {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         fs::create_dir_all(directory)?;
+        // Whatever the umask: staff must get to the socket.
+        fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
