@@ -58,7 +58,7 @@ enum Verb {
     },
     /// Show whether a destination is allowed, and by which rule
     Why {
-        /// As in 10.2.0.5, 10.2.0.5:443 or [fd00::5]:53/udp
+        /// As in 10.2.0.5, 10.2.0.5:443 or `[fd00::5]:53/udp`
         target: String,
     },
 }
