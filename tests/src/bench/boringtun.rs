@@ -54,7 +54,9 @@ impl Boringtun {
         lab.host("device").ok(&["ip", "route", "add", "10.0.0.0/8", "dev", "wg0"])?;
         // What a gateway of ours has too: forwarding, connection tracking and translation.
         let translate = "sysctl -qw net.ipv4.ip_forward=1
-            nft 'table ip t { chain c { type nat hook postrouting priority 100; ip saddr 100.64.10.0/24 oifname != wg0 masquerade; } }'";
+            nft add table ip t
+            nft add chain ip t c '{ type nat hook postrouting priority 100; }'
+            nft add rule ip t c ip saddr 100.64.10.0/24 oifname != wg0 masquerade";
         lab.host("gateway").ok(&["sh", "-euc", translate])?;
         Ok(Self { device, gateway, lab })
     }

@@ -93,13 +93,10 @@ impl Holder {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         };
         let links = shown(&["ip", "-o", "link", "show"])?;
-        ensure!(
-            links.lines().all(|line| line.contains(" lo: ") && line.contains("link/loopback")),
-            "the lab's namespace has a link to somewhere before anything was built:\n{links}"
-        );
-        let routes = shown(&["ip", "route", "show", "table", "all"])?;
-        ensure!(routes.trim().is_empty(), "the lab's namespace has routes already:\n{routes}");
-        Ok(())
+        let routes =
+            ["-4", "-6"].map(|family| shown(&["ip", family, "route", "show", "table", "all"]));
+        let [four, six] = routes;
+        isolated(&links, &(four? + &six?))
     }
 
     /// A command in the lab's own namespaces, outside any host.
@@ -159,6 +156,22 @@ impl Drop for Holder {
     }
 }
 
+/// Judges what `ip` shows of a namespace. Kernels with tunnel modules put a fallback device of each kind
+/// into every namespace (`sit0@NONE`); it is down, and nobody here brings it up.
+fn isolated(links: &str, routes: &str) -> Result<()> {
+    let harmless = |line: &str| {
+        let up =
+            line.split(['<', '>']).nth(1).is_some_and(|flags| flags.split(',').any(|f| f == "UP"));
+        line.contains("link/loopback") || (line.contains("@NONE:") && !up)
+    };
+    ensure!(
+        links.lines().all(harmless),
+        "the lab's namespace has a link to somewhere before anything was built:\n{links}"
+    );
+    ensure!(routes.trim().is_empty(), "the lab's namespace has routes already:\n{routes}");
+    Ok(())
+}
+
 /// Field 22 of `/proc/PID/stat` (proc(5)): when the process started. The name in field 2 may hold
 /// spaces, so fields are counted from the last parenthesis.
 fn start_ticks(pid: u32) -> Result<u64> {
@@ -166,4 +179,28 @@ fn start_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(&path).with_context(|| format!("no process {pid}"))?;
     let after = stat.rsplit_once(')').context("/proc is not as expected")?.1;
     after.split_whitespace().nth(19).context("/proc is not as expected")?.parse().context(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LO: &str =
+        "1: lo: <LOOPBACK> mtu 65536 qdisc noop state DOWN\\    link/loopback 00:00:00:00:00:00\n";
+
+    #[test]
+    fn a_namespace_with_an_uplink_is_refused() {
+        let eth0 = "2: eth0: <BROADCAST,MULTICAST> mtu 1500 state DOWN\\    link/ether 52:54:00:12:34:56\n";
+        let tunnel = "2: sit0@NONE: <NOARP,UP> mtu 1480 state UNKNOWN\\    link/sit 0.0.0.0\n";
+        assert!(isolated(&format!("{LO}{eth0}"), "").is_err());
+        assert!(isolated(&format!("{LO}{tunnel}"), "").is_err());
+        assert!(isolated(LO, "default via 192.0.2.1 dev eth0\n").is_err());
+    }
+
+    #[test]
+    fn a_namespace_of_its_own_is_taken_fallback_devices_and_all() {
+        let fallback =
+            "2: sit0@NONE: <NOARP> mtu 1480 state DOWN\\    link/sit 0.0.0.0 brd 0.0.0.0\n";
+        isolated(&format!("{LO}{fallback}"), "").unwrap();
+    }
 }

@@ -144,7 +144,7 @@ impl Host {
         })
     }
 
-    /// A file of this host, as a path that this process can open: `/etc/resolv.conf` is the host's own.
+    /// Text of a file as this host sees it: its `/etc/resolv.conf` is its own.
     ///
     /// # Errors
     /// The file cannot be read.
