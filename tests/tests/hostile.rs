@@ -29,7 +29,7 @@ impl Hostile {
         let mut stage = Stage::up();
         stage.sign_in("desk-1", "alice@council", "council");
         stage.sign_in("desk-2", "nina@nhs", "nhs");
-        let honest = ["TCP:10.1.0.10:7,sourceport=41000", "TCP6:[fd10:1::10]:7,sourceport=41000"]
+        let honest = ["TCP:10.1.0.10:7,sourceport=41000", "TCP6:[fd10:1::10]:7,sourceport=41001"]
             .map(|to| Line::open(stage.host("desk-1"), to).unwrap());
         let stock = Stock::register(&mut stage, "desk-3", "tablet", "carol@council");
         stage.stock_sign_in("tablet", "carol@council", "council");
@@ -47,7 +47,7 @@ impl Hostile {
                 gateway_underlay: address("198.51.100.21", "fd51::21"),
                 controller: address("198.51.100.10", "fd51::10"),
                 neighbour: stage.overlay_address("desk-1", four),
-                neighbour_port: 41000,
+                neighbour_port: if four { 41000 } else { 41001 },
                 server: address("10.1.0.10", "fd10:1::10"),
                 // Nothing on the port that is tried; its web is for finance, to which carol belongs.
                 closed_server: address("10.1.0.20", "fd10:1::20"),

@@ -149,12 +149,12 @@ fn client(ca: &str) -> reqwest::Client {
 #[test]
 fn a_full_disk_refuses_clearly_and_loses_nothing() {
     let data = "/var/lib/small/data";
-    let small = "mkdir /var/lib/small && mount -t tmpfs -o size=12m,mode=755 small /var/lib/small";
+    let small = "mkdir /var/lib/small && mount -t tmpfs -o size=64m,mode=755 small /var/lib/small";
     let mut alone = Alone::up(data, &["sh", "-c", small]).unwrap();
     let _logs = ShowLogs::of(alone.lab.dir());
-    // All of it but two MiB, so that few writes fill it.
+    // All of it but what the store keeps in reserve (16 MiB) and two more, so that few writes fill it.
     let fill = "dd if=/dev/zero of=/var/lib/small/filler bs=64k count=$(( \
-                ($(df --output=avail -k /var/lib/small | tail -1) - 2048) / 64 )) status=none";
+                ($(df --output=avail -k /var/lib/small | tail -1) - 18432) / 64 )) status=none";
     alone.host().ok(&["sh", "-c", fill]).unwrap();
 
     let mut acknowledged = 0;
@@ -170,8 +170,14 @@ fn a_full_disk_refuses_clearly_and_loses_nothing() {
     let message = refused.stderr.to_lowercase();
     assert!(message.contains("disk") || message.contains("space"), "unclear: {}", refused.stderr);
 
+    // Somebody else takes the reserve as well, to the last byte: still a refusal, and reads go on.
+    let rest = "dd if=/dev/zero of=/var/lib/small/rest bs=64k status=none; true";
+    alone.host().ok(&["sh", "-c", rest]).unwrap();
+    assert!(!alone.ctl(&["apply", "-f", "-"], &manifest(acknowledged)).unwrap().success());
+    alone.export().unwrap();
+
     // Space alone changes nothing that was stored; a restart goes on from there.
-    alone.host().ok(&["rm", "/var/lib/small/filler"]).unwrap();
+    alone.host().ok(&["rm", "/var/lib/small/filler", "/var/lib/small/rest"]).unwrap();
     alone.kill();
     alone.start().unwrap();
     alone.verify_audit().unwrap();

@@ -8,6 +8,8 @@ use partywall_tests::lab::{Host, Process, wait_for, wire};
 use partywall_tests::stage::{INTRANET, Line, Stage, url};
 use rustix::process::Signal;
 
+const TUN: &str = "partywall0";
+
 #[test]
 fn each_desk_reaches_its_own_segment_and_nothing_of_the_other() {
     let mut stage = Stage::up();
@@ -47,13 +49,18 @@ fn each_desk_reaches_its_own_segment_and_nothing_of_the_other() {
     let (council, nhs) = (stage.overlay("desk-1"), stage.overlay("desk-2"));
     let inside = stage.lab().capture("nhs").unwrap();
     for address in &nhs {
-        assert!(!stage.pings("desk-1", address), "desk-1 reaches {address} of the NHS");
-        assert_eq!(stage.page("desk-1", &url(address)), None);
+        assert!(!pings_through("desk-1", &stage, address), "desk-1 reaches {address} of the NHS");
+        let page = ["curl", "-sfg", "--max-time", "1", "--interface", TUN, &url(address)];
+        assert!(!stage.host("desk-1").run(&page).unwrap().success());
     }
+    assert!(stage.drops("desk-1")["no-rule"] > 0, "they were not dropped by the rules");
     let seen = wire::judge(&inside.stop().unwrap(), &wire::Allowed::default());
     assert!(seen.violations.is_empty(), "desk-1 of the council caused this at the NHS: {seen}");
     for address in &council {
-        assert!(!stage.pings("desk-2", address), "desk-2 reaches {address} of the council");
+        assert!(
+            !pings_through("desk-2", &stage, address),
+            "desk-2 reaches {address} of the council"
+        );
     }
     let findings = wire::judge(&lan.stop().unwrap(), &stage.allowed());
     assert!(findings.violations.is_empty(), "{findings}");
@@ -138,6 +145,7 @@ fn the_segments_traffic_never_leaves_by_the_lan_even_after_a_crash() {
     stage.sign_in("desk-1", "alice@council", "council");
     let mut line = Line::open(stage.host("desk-1"), "TCP:10.1.0.10:7").unwrap();
     let lan = stage.lab().capture("lan").unwrap();
+    let overlay = stage.overlay("desk-1");
     stage.end_agent("desk-1", Signal::KILL);
     for url in INTRANET {
         assert_eq!(stage.page("desk-1", url), None, "{url} answers without an agent");
@@ -145,10 +153,18 @@ fn the_segments_traffic_never_leaves_by_the_lan_even_after_a_crash() {
     for address in ["10.1.0.10", "10.99.1.1", "fd10:1::10"] {
         assert!(!stage.pings("desk-1", address));
     }
-    // From the overlay address itself, too.
-    for address in stage.overlay("desk-1") {
+    // From the overlay address itself, too, should somebody put it elsewhere.
+    for address in overlay {
+        stage.host("desk-1").ok(&["ip", "address", "add", &address, "dev", "lo"]).unwrap();
         let gateway = if address.contains(':') { "fd77:1::1" } else { "192.168.77.1" };
-        let _ = stage.host("desk-1").run(&["ping", "-c1", "-W1", "-I", &address, gateway]);
+        assert!(
+            !stage
+                .host("desk-1")
+                .run(&["ping", "-c1", "-W1", "-I", &address, gateway])
+                .unwrap()
+                .success()
+        );
+        stage.host("desk-1").ok(&["ip", "address", "del", &address, "dev", "lo"]).unwrap();
     }
     assert!(!line.answers(Duration::from_secs(2)));
     let findings = wire::judge(&lan.stop().unwrap(), &stage.allowed());
@@ -193,6 +209,11 @@ fn changing_the_segment_cuts_the_old_one_before_the_first_packet_of_the_new() {
     }
     let findings = wire::judge(&lan.stop().unwrap(), &stage.allowed());
     assert!(findings.violations.is_empty(), "{findings}");
+}
+
+/// Pings through the tunnel, where a split tunnel's routes would not lead.
+fn pings_through(desk: &str, stage: &Stage, address: &str) -> bool {
+    stage.host(desk).run(&["ping", "-c1", "-W1", "-I", TUN, address]).unwrap().success()
 }
 
 fn resolves(host: &Host, name: &str) -> bool {
