@@ -383,6 +383,7 @@ mod tests {
                 }
                 assert!(matches!(error, AppError::SignInRefused), "{error}");
                 refused += 1;
+                assert!(refused < 10, "failures cost {user} no delay");
             };
             assert_eq!((refused, wait), (4, 1), "{user}");
             let again = building.reopened().await;
