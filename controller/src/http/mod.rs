@@ -15,6 +15,8 @@ mod router;
 mod server;
 mod stream;
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -29,11 +31,13 @@ pub struct Edge {
     app: App,
     /// True once the server is to stop: streams say goodbye then.
     stopping: watch::Receiver<bool>,
+    /// Time between pings on a stream.
+    ping_interval: Duration,
 }
 
 impl Edge {
     /// The edge of `app`; its streams end when `stopping` becomes true or its sender goes.
-    pub fn new(app: App, stopping: watch::Receiver<bool>) -> Self {
-        Self { app, stopping }
+    pub fn new(app: App, stopping: watch::Receiver<bool>, ping_interval: Duration) -> Self {
+        Self { app, stopping, ping_interval }
     }
 }

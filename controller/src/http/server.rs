@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use partywall_proto::agent_api::PING_INTERVAL_S;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -52,6 +53,7 @@ pub struct Server {
     app: App,
     tls: RustlsConfig,
     stop: StopHandle,
+    ping_interval: Duration,
 }
 
 /// Ends a running [`Server`] in good order.
@@ -75,7 +77,14 @@ impl Server {
     pub fn new(app: App, identity: ServerIdentity) -> Result<Self, ServerError> {
         let tls = RustlsConfig::from_config(Arc::new(server_config(identity)?));
         let (stopping, _) = watch::channel(false);
-        Ok(Self { app, tls, stop: StopHandle { stopping: Arc::new(stopping) } })
+        let stop = StopHandle { stopping: Arc::new(stopping) };
+        Ok(Self { app, tls, stop, ping_interval: Duration::from_secs(PING_INTERVAL_S) })
+    }
+
+    /// Pings agents at another interval than [`PING_INTERVAL_S`].
+    #[must_use]
+    pub fn pinging_every(self, ping_interval: Duration) -> Self {
+        Self { ping_interval, ..self }
     }
 
     /// The handle that ends this server.
@@ -96,10 +105,10 @@ impl Server {
         if listeners.is_empty() {
             return Err(ServerError::NoListener);
         }
-        let Self { app, tls, stop } = self;
+        let Self { app, tls, stop, ping_interval } = self;
         let mut servers = JoinSet::new();
         for listener in listeners {
-            let router = router(Edge::new(app.clone(), stop.stopping.subscribe()));
+            let router = router(Edge::new(app.clone(), stop.stopping.subscribe(), ping_interval));
             servers.spawn(serve(listener, tls.clone(), router, stop.stopping.subscribe()));
         }
         let mut result = Ok(());

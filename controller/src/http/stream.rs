@@ -12,9 +12,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::response::Response;
 use data_encoding::BASE64;
 use futures_util::{FutureExt as _, StreamExt as _};
-use partywall_proto::agent_api::{
-    CLIENT_MESSAGE_MAX_BYTES, ClientMessage, PING_INTERVAL_S, ServerMessage,
-};
+use partywall_proto::agent_api::{CLIENT_MESSAGE_MAX_BYTES, ClientMessage, ServerMessage};
 use partywall_proto::ids::AgentId;
 use partywall_proto::problem::Problem;
 use rand::RngCore as _;
@@ -84,7 +82,7 @@ struct Pending {
 
 impl Stream {
     async fn run(&mut self, edge: Edge) -> End {
-        let Edge { app, mut stopping } = edge;
+        let Edge { app, mut stopping, ping_interval } = edge;
         let admitted = tokio::select! {
             admitted = tokio::time::timeout(HELLO_TIMEOUT, self.admit(&app)) => admitted,
             _ = stopping.wait_for(|stopping| *stopping) => return End::Stopping,
@@ -96,7 +94,7 @@ impl Stream {
         };
         tracing::info!(%agent, "agent connected");
         let end = tokio::select! {
-            end = self.carry(&app, &agent, feed) => end,
+            end = self.carry(&app, &agent, feed, ping_interval) => end,
             _ = stopping.wait_for(|stopping| *stopping) => End::Stopping,
         };
         tracing::info!(%agent, "agent disconnected");
@@ -138,11 +136,14 @@ impl Stream {
     }
 
     /// Carries messages both ways until one side ends it.
-    async fn carry(&mut self, app: &App, agent: &AgentId, mut feed: AgentFeed) -> End {
-        let mut pings = tokio::time::interval_at(
-            Instant::now() + Duration::from_secs(PING_INTERVAL_S),
-            Duration::from_secs(PING_INTERVAL_S),
-        );
+    async fn carry(
+        &mut self,
+        app: &App,
+        agent: &AgentId,
+        mut feed: AgentFeed,
+        ping_interval: Duration,
+    ) -> End {
+        let mut pings = tokio::time::interval_at(Instant::now() + ping_interval, ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unanswered = 0;
         let mut pending: Option<Pending> = None;

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use partywall_controller::http::{Server, StopHandle};
 use partywall_controller::pki::{self, Authority, ServerIdentity};
 use partywall_controller::store::Store;
 use partywall_proto::admin::{CredentialCreated, TokenCreated};
+use partywall_proto::agent_api::PING_INTERVAL_S;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -32,6 +34,10 @@ impl Drop for Controller {
 
 impl Controller {
     pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
+        Self::start_pinging_every(store, Duration::from_secs(PING_INTERVAL_S)).await
+    }
+
+    async fn start_pinging_every(store: Arc<dyn Store>, interval: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
@@ -45,7 +51,7 @@ impl Controller {
         let token =
             app.bootstrap("Old Town Hall", &address.to_string(), fingerprint).await.unwrap();
         let identity = ServerIdentity::from_directory(directory.path(), now).unwrap();
-        let server = Server::new(app, identity).unwrap();
+        let server = Server::new(app, identity).unwrap().pinging_every(interval);
         let stop = server.stop_handle();
         tokio::spawn(server.run(vec![listener]));
         let authorities = pki::read_certificates(&directory.path().join(pki::CA_FILE)).unwrap();
@@ -61,6 +67,12 @@ impl Controller {
     /// A controller whose state is in memory.
     pub(crate) async fn in_memory() -> Self {
         Self::start(Arc::new(partywall_controller::store::memory::MemoryStore::default())).await
+    }
+
+    /// As [`Self::in_memory`], with impatient streams.
+    pub(crate) async fn in_memory_pinging_every(interval: Duration) -> Self {
+        let store = Arc::new(partywall_controller::store::memory::MemoryStore::default());
+        Self::start_pinging_every(store, interval).await
     }
 
     /// The controller's time.

@@ -157,6 +157,38 @@ async fn a_second_stream_of_the_same_agent_ends_the_first() {
 }
 
 #[tokio::test]
+async fn an_agent_that_answers_no_ping_is_cut_off() {
+    let interval = Duration::from_millis(500);
+    let controller = Controller::in_memory_pinging_every(interval).await;
+    controller.two_organisations().await;
+    let facilities = controller.facilities.clone();
+    let mut silent = Agent::enrol(&controller, &facilities, "device/desk-1", 2).await;
+    let mut awake = Agent::enrol(&controller, &facilities, "device/desk-2", 3).await;
+    silent.next().await;
+    awake.next().await;
+    tokio::select! {
+        () = tokio::time::sleep(10 * interval) => (),
+        // Reading answers the pings.
+        message = awake.next() => panic!("{message:?}"),
+    }
+    let mut pings = 0;
+    while let Some(Ok(frame)) = silent.wire.socket.next().await {
+        assert!(matches!(frame, Message::Ping(_)), "{frame:?}");
+        pings += 1;
+    }
+    // Fewer where one was answered while the stream was still being read.
+    assert!((1..=3).contains(&pings), "{pings} pings");
+}
+
+#[tokio::test]
+async fn a_stranger_who_says_nothing_is_cut_off() {
+    let controller = Controller::in_memory().await;
+    let mut stranger = Wire::open(&controller).await;
+    stranger.challenge().await;
+    stranger.closed().await;
+}
+
+#[tokio::test]
 async fn a_session_for_a_stock_client_needs_both_proofs() {
     let controller = Controller::in_memory().await;
     let (council, _nhs) = controller.two_organisations().await;
