@@ -10,9 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
+
+use super::wait::wait_for;
 
 /// Mounts that hide the machine's own: a fresh `/proc` for the process namespace, and an empty
 /// `/run`, so that nothing in the lab reaches the machine's daemons through their sockets.
@@ -144,6 +147,10 @@ impl Holder {
             drop(child.stdin.take());
             let _ = child.wait();
         }
+        // The kernel ends process 1 of a namespace after every other process in it.
+        let _ = wait_for("the lab is gone", Duration::from_secs(10), || {
+            start_ticks(self.pid).map_or(true, |found| found != self.started)
+        });
     }
 }
 
