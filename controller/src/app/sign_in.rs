@@ -334,9 +334,13 @@ mod tests {
             let (segment, user) = ("council".parse().unwrap(), "alice@council".parse().unwrap());
             app.sign_in(&agent, &segment, &user, &secret(PASSWORD), &code).await
         });
-        while gateway.feed.messages.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let told = async {
+            while gateway.feed.messages.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, told).await.expect("the gateway hears of the session");
         tokio::time::sleep(super::super::GATEWAY_WAIT / 5).await;
         assert!(desk.drain().is_empty(), "the device was told before its gateway had the peer");
         assert_eq!(gateway.drain(), ["delta"]);
