@@ -54,13 +54,20 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Manifest>, CtlError> {
         // `no` is a word; `disabled: no` would be read as true or false by different readers.
         strict_booleans: true,
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let at = error.location().map_or_else(
-            || name.to_owned(),
-            |location| format!("{name}:{}:{}", location.line(), location.column()),
-        );
-        CtlError::Manifest(format!("{at}: {error}"))
-    })
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| explain(name, &error))
+}
+
+/// `council.yaml:4:5: what is wrong`, and the lines around it.
+fn explain(name: &str, error: &serde_saphyr::Error) -> CtlError {
+    let rendered =
+        error.render_with_options(serde_saphyr::render_options! { source_name: Some(name) });
+    let Some(location) = error.location() else {
+        return CtlError::Manifest(format!("{name}: {rendered}"));
+    };
+    let (line, column) = (location.line(), location.column());
+    let said_already = format!("error: line {line} column {column}: ");
+    let rest = rendered.strip_prefix(&said_already).unwrap_or(&rendered);
+    CtlError::Manifest(format!("{name}:{line}:{column}: {rest}"))
 }
 
 fn text_of(path: &Path) -> Result<(String, String), CtlError> {
