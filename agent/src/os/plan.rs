@@ -73,9 +73,15 @@ pub(super) fn plan(current: &Current, desired: &Desired) -> Plan {
         .filter(|address| in_reach(address.is_ipv4()))
         .map(|address| (address, if address.is_ipv4() { 32 } else { 128 }))
         .collect();
+    // The kernel takes an interface's IPv4 routes along with its last IPv4 address (fib_disable_ip in
+    // net/ipv4/fib_frontend.c), so none of them outlives a change of all addresses.
+    let mut ipv4 = link.addresses.iter().filter(|(address, _)| address.is_ipv4()).peekable();
+    let loses_ipv4 = ipv4.peek().is_some() && ipv4.all(|address| !addresses.contains(address));
     // A route to an interface that went is not the route that is wanted.
     let placed = |route: &Route| {
-        current.routes.get(route).is_some_and(|through| *through == Some(link.index))
+        let through = current.routes.get(route);
+        through.is_some_and(|through| *through == Some(link.index))
+            && !(loses_ipv4 && route.prefix.is_ipv4())
     };
 
     let mut remove = Vec::new();
@@ -126,6 +132,23 @@ mod tests {
             routes: desired.routes.iter().map(|route| (*route, Some(9))).collect(),
             rules: desired.rules.clone(),
             table: desired.ruleset.as_ref().map(Ruleset::fingerprint),
+        }
+    }
+
+    #[test]
+    fn routes_that_go_with_the_last_address_are_put_back() {
+        let old = Desired::for_config(&device_config("full"), "tun0", None);
+        let mut config = device_config("split");
+        config.interface.addresses =
+            vec!["100.64.20.9".parse().unwrap(), "fd64:20::9".parse().unwrap()];
+        let new = Desired::for_config(&config, "tun0", None);
+        let plan = plan(&applied(&old), &new);
+        let ipv4 = new.routes.iter().filter(|route| route.prefix.is_ipv4());
+        for route in ipv4 {
+            assert!(
+                plan.add.contains(&Step::RouteAdd(*route)),
+                "{route:?} is gone with the address"
+            );
         }
     }
 
