@@ -33,6 +33,7 @@ fn two_hundred_kills_under_write_load_lose_nothing_that_was_acknowledged() {
     let writing = Writing::start(&alone, acknowledged.clone());
     for kill in 0..KILLS {
         let before = acknowledged.lock().unwrap().writes;
+        writing.go_on();
         wait_for("writes are acknowledged", Duration::from_secs(20), || {
             acknowledged.lock().unwrap().writes >= before + WRITES_PER_ROUND
         })
@@ -40,12 +41,20 @@ fn two_hundred_kills_under_write_load_lose_nothing_that_was_acknowledged() {
         // So that kills fall anywhere within a write, not only right after an answer.
         std::thread::sleep(Duration::from_micros(rand::random::<u64>() % 20_000));
         alone.kill();
+        writing.pause();
         let expected = acknowledged.lock().unwrap().clone();
         alone.start().unwrap_or_else(|error| panic!("after kill {kill}: {error:#}"));
         let records =
             alone.verify_audit().unwrap_or_else(|error| panic!("after kill {kill}: {error:#}"));
         assert!(records >= expected.writes, "after kill {kill}: {records} records, {expected:?}");
         assert_holds(&alone.export().unwrap(), &expected, kill);
+        if kill % 20 == 19 {
+            println!(
+                "{} kills, {} acknowledged writes, {records} audit records",
+                kill + 1,
+                expected.writes
+            );
+        }
     }
     writing.stop();
     let written = acknowledged.lock().unwrap().writes;
@@ -69,6 +78,7 @@ fn number(group: &GroupSpec) -> u64 {
 /// Writers over HTTPS with connections kept alive, on the controller's own loopback.
 struct Writing {
     stop: Arc<AtomicBool>,
+    pause: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -76,8 +86,9 @@ impl Writing {
     fn start(alone: &Alone, acknowledged: Arc<Mutex<Acknowledged>>) -> Self {
         let token = alone.read("/var/lib/council.token").unwrap().trim().to_owned();
         let client = client(&alone.read(&alone.ca()).unwrap());
-        let stop = Arc::new(AtomicBool::new(false));
-        let (host, stopped): (Host, _) = (alone.host().clone(), stop.clone());
+        let (stop, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+        let host: Host = alone.host().clone();
+        let (stopped, paused) = (stop.clone(), pause.clone());
         let thread = std::thread::spawn(move || {
             host.enter(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -85,15 +96,25 @@ impl Writing {
                     let mut writers = tokio::task::JoinSet::new();
                     for writer in 0..WRITERS {
                         let (client, token) = (client.clone(), token.clone());
-                        let (acknowledged, stop) = (acknowledged.clone(), stopped.clone());
-                        writers.spawn(write(writer, client, token, acknowledged, stop));
+                        let (stop, pause) = (stopped.clone(), paused.clone());
+                        let writer = Writer { writer, client, token, stop, pause };
+                        writers.spawn(writer.write(acknowledged.clone()));
                     }
                     writers.join_all().await;
                 });
             })
             .unwrap();
         });
-        Self { stop, thread }
+        Self { stop, pause, thread }
+    }
+
+    fn go_on(&self) {
+        self.pause.store(false, Ordering::Relaxed);
+    }
+
+    /// Between a kill and the look at what is left, so that the trail does not grow for nothing.
+    fn pause(&self) {
+        self.pause.store(true, Ordering::Relaxed);
     }
 
     fn stop(self) {
@@ -102,34 +123,42 @@ impl Writing {
     }
 }
 
-async fn write(
+struct Writer {
     writer: usize,
     client: reqwest::Client,
     token: String,
-    acknowledged: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
-) {
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let name = format!("writer-{writer}-{}", number % GROUPS_PER_WRITER);
-        let group = GroupSpec {
-            organisation: "council".parse().unwrap(),
-            name: name.parse().unwrap(),
-            title: format!("write {number}"),
-        };
-        let url = format!("https://{ADDRESS}/v1/organisations/council/groups/{name}");
-        match client.put(url).bearer_auth(&token).json(&group).send().await {
-            Ok(answer) => {
-                let status = answer.status();
-                let text = answer.text().await.unwrap_or_default();
-                assert!(status.is_success(), "a write was refused: {status} {text}");
-                let mut acknowledged = acknowledged.lock().unwrap();
-                acknowledged.numbers.insert(name, number);
-                acknowledged.writes += 1;
+    pause: Arc<AtomicBool>,
+}
+
+impl Writer {
+    async fn write(self, acknowledged: Arc<Mutex<Acknowledged>>) {
+        let mut number = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.pause.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
             }
-            // The controller is away; it will be back.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            number += 1;
+            let name = format!("writer-{}-{}", self.writer, number % GROUPS_PER_WRITER);
+            let group = GroupSpec {
+                organisation: "council".parse().unwrap(),
+                name: name.parse().unwrap(),
+                title: format!("write {number}"),
+            };
+            let url = format!("https://{ADDRESS}/v1/organisations/council/groups/{name}");
+            match self.client.put(url).bearer_auth(&self.token).json(&group).send().await {
+                Ok(answer) => {
+                    let status = answer.status();
+                    let text = answer.text().await.unwrap_or_default();
+                    assert!(status.is_success(), "a write was refused: {status} {text}");
+                    let mut acknowledged = acknowledged.lock().unwrap();
+                    acknowledged.numbers.insert(name, number);
+                    acknowledged.writes += 1;
+                }
+                // The controller is away; it will be back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
         }
     }
 }

@@ -169,8 +169,6 @@ fn the_segments_traffic_never_leaves_by_the_lan_even_after_a_crash() {
     assert!(!line.answers(Duration::from_secs(2)));
     let findings = wire::judge(&lan.stop().unwrap(), &stage.allowed());
     assert!(findings.violations.is_empty(), "{findings}");
-    // What is not the segment's goes on as ever: the tunnel is split.
-    assert!(stage.pings("desk-1", "198.51.100.10"), "the leak guard cuts too much");
     stage.start_agent("desk-1");
     wait_for("the session is back", Duration::from_secs(15), || {
         stage.page("desk-1", INTRANET[0]).is_some()
