@@ -162,8 +162,10 @@ impl<'a> Batch<'a> {
         let buffers = self.buffers.chunks_exact(DATAGRAM_MAX_BYTES);
         self.metas.iter().zip(buffers).flat_map(|(meta, buffer)| {
             let from = as_known(meta.addr);
-            // A stride of zero would be an empty datagram, which is still a datagram.
-            buffer[..meta.len].chunks(meta.stride.max(1)).map(move |datagram| (from, datagram))
+            let parts = buffer[..meta.len].chunks(meta.stride.max(1));
+            // An empty datagram has no parts, and is still a datagram that somebody sent.
+            let empty = (meta.len == 0).then_some(&buffer[..0]);
+            parts.chain(empty).map(move |datagram| (from, datagram))
         })
     }
 }
