@@ -70,7 +70,7 @@ pub(super) fn destinations(scene: &Scene, side: &Side) -> Vec<Row> {
     }
     let echo = Packet::icmp(
         side.own,
-        side.closed_server,
+        side.unlisted,
         if side.is_ipv4() { 8 } else { 128 },
         0,
         &[0, 1, 0, 1],
