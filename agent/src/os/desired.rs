@@ -12,8 +12,8 @@ use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::{OverlayConfig, Role, TunnelMode};
 
 use crate::os::device_rules::DeviceRules;
-use crate::os::dns::Names;
 use crate::os::gateway_rules::GatewayRules;
+use crate::os::names::Names;
 use crate::os::routing::{
     MAIN_TABLE, PRIORITY_CONTROLLER, PRIORITY_LAN, PRIORITY_PREFIXES, PRIORITY_TUNNEL, PolicyRule,
     Route,

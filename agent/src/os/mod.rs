@@ -10,6 +10,7 @@ mod dns;
 mod durable;
 mod error;
 mod gateway_rules;
+mod names;
 mod netlink;
 mod nft;
 mod plan;

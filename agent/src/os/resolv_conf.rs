@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::os::dns::Names;
 use crate::os::durable;
 use crate::os::error::OsError;
+use crate::os::names::Names;
 
 const MARKER: &str = "# Written by partywall-agent";
 const BACKUP_NAME: &str = "resolv.conf.json";

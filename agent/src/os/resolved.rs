@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::os::dns::Names;
 use crate::os::error::OsError;
+use crate::os::names::Names;
 
 const RESOLVECTL: &str = "resolvectl";
 const RUN_DIR: &str = "/run/systemd/resolve";
