@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::lab::{Host, Process, wait_for};
 use anyhow::Result;
 
-/// A running download of `/slow`, at 1 MB/s.
+/// A running download of `/slow`, which the server holds to 8 MB/s.
 pub struct Transfer {
     _process: Process,
     path: std::path::PathBuf,
