@@ -7,6 +7,7 @@
 
 mod counters;
 pub mod filter;
+pub mod offload;
 pub mod packet;
 mod peers;
 mod settings;

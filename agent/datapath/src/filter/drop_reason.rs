@@ -73,6 +73,9 @@ drop_reasons! {
     /// An address is one that never travels: loopback, unspecified, or a group as source.
     Martian = "martian",
 
+    /// The packet met congestion on the way, and its flow could not be told but by losing it.
+    CongestionUnheard = "congestion-unheard",
+
     // Addresses.
     /// The destination is no peer's.
     NoRoute = "no-route",

@@ -5,6 +5,8 @@
 
 mod address;
 mod bytes;
+pub(crate) mod checksum;
+mod ecn;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -14,6 +16,7 @@ mod tcp;
 mod udp;
 
 pub use address::{Address, Family};
+pub use ecn::Ecn;
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;

@@ -7,19 +7,20 @@ use std::time::Instant;
 
 use super::{Outbox, Role, Shard, canonical, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
-use crate::packet::{self, Packet};
+use crate::packet::{self, Ecn, Packet};
 use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, Opened, Refusal, TunnelError};
 
 impl Shard {
     /// Takes a datagram from the UDP socket.
     pub fn handle_datagram(
         &mut self,
-        from: SocketAddr,
+        from: impl Into<Origin>,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
     ) {
-        let from = canonical(from);
+        let Origin { address, ecn } = from.into();
+        let from = Origin { address: canonical(address), ecn };
         if let Err(reason) = self.receive(from, datagram, now, out) {
             self.counters.drop(reason);
         }
@@ -27,7 +28,7 @@ impl Shard {
 
     fn receive(
         &mut self,
-        from: SocketAddr,
+        from: Origin,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
@@ -50,18 +51,18 @@ impl Shard {
             }
             Message::CookieReply(index) => {
                 let number = by_index(index)?;
-                self.receive_handshake(number, message, from, datagram, now, out)
+                self.receive_handshake(number, message, from.address, datagram, now, out)
             }
             Message::Response(index) => {
                 let number = by_index(index)?;
-                self.admit(from, datagram, now, out)?;
-                self.receive_handshake(number, message, from, datagram, now, out)
+                self.admit(from.address, datagram, now, out)?;
+                self.receive_handshake(number, message, from.address, datagram, now, out)
             }
             Message::Initiation => {
-                self.admit(from, datagram, now, out)?;
+                self.admit(from.address, datagram, now, out)?;
                 let key = self.identity.initiator(datagram).ok_or(DropReason::BadHandshake)?;
                 let number = self.peers.by_key(&key).ok_or(DropReason::UnknownPeer)?;
-                self.receive_handshake(number, message, from, datagram, now, out)
+                self.receive_handshake(number, message, from.address, datagram, now, out)
             }
         }
     }
@@ -110,7 +111,7 @@ impl Shard {
     fn receive_data(
         &mut self,
         number: u32,
-        from: SocketAddr,
+        from: Origin,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
@@ -119,7 +120,7 @@ impl Shard {
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
         let opened = entry.tunnel.open(datagram, now, room);
         if matches!(opened, Ok(_) | Err(TunnelError::NotIp)) {
-            entry.heard(from);
+            entry.heard(from.address);
         }
         let bytes = match opened.map_err(unopened)? {
             Opened::Packet(bytes) => bytes,
@@ -128,7 +129,10 @@ impl Shard {
                 return Ok(());
             }
         };
-        let judged = self.judge_inner(number, &room[..bytes], now).map(|packet| packet.bytes.len());
+        let judged = self
+            .judge_inner(number, &room[..bytes], now)
+            .map(|packet| packet.bytes.len())
+            .and_then(|bytes| carry_mark(&mut room[..bytes], from.ecn).map(|()| bytes));
         if let Ok(bytes) = judged {
             out.deliver(bytes);
             self.counters.received.add(bytes);
@@ -175,6 +179,32 @@ impl Shard {
                 self.handle_packet(&packet, now, out);
             }
         }
+    }
+}
+
+/// Tells the inner packet of congestion that the outer one met (RFC 6040 §4.2).
+fn carry_mark(packet: &mut [u8], outer: Ecn) -> Result<(), DropReason> {
+    let inner = Ecn::of(packet);
+    let after = Ecn::after_tunnel(inner, outer).ok_or(DropReason::CongestionUnheard)?;
+    if after != inner {
+        after.write(packet);
+    }
+    Ok(())
+}
+
+/// Where a datagram came from, and what its header said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The sender, as the underlay has it.
+    pub address: SocketAddr,
+    /// What the outer header said of congestion.
+    pub ecn: Ecn,
+}
+
+impl From<SocketAddr> for Origin {
+    /// A sender whose header said nothing.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, ecn: Ecn::NotCapable }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A shard: the peers, flows and timers that one thread owns.
 //!
-//! Drive it like this: feed it with `handle_datagram` and `handle_packet`, call `handle_timeout`
+//! Drive it like this: feed it with `handle_datagram` and `handle_burst`, call `handle_timeout`
 //! once `poll_timeout` has passed, flush the [`Outbox`] whenever it is full and before waiting.
 //! Every call takes `now`, which must not go backwards. Cost, from the cheapest:
 //!
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use partywall_proto::ids::SegmentId;
 use partywall_proto::overlay::Session;
 
+pub use inbound::Origin;
 pub use outbox::{Datagram, Outbox, Run};
 pub use status::{Explanation, PeerStatus, Query};
 pub use update::Update;

@@ -1,13 +1,15 @@
 //! From the TUN to the UDP socket: check addresses, judge, pad, seal.
 //!
-//! A packet that waits for a handshake is judged when it comes and once more when it goes.
+//! A burst is judged once: its packets differ in nothing that a rule or a flow could see. A packet that
+//! waits for a handshake is judged when it comes and once more when it goes.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Outbox, PACKET_MAX_BYTES, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
-use crate::packet::{self, Packet};
+use crate::offload::Burst;
+use crate::packet::{self, Ecn, Packet};
 use crate::tunnel::{OVERHEAD_BYTES, padded_bytes};
 
 impl Shard {
@@ -18,20 +20,62 @@ impl Shard {
         }
     }
 
+    /// Takes what one read of the TUN brought. It may be more than the outbox holds: `flush` is called
+    /// whenever that is full, and must [clear](Outbox::clear) it.
+    pub fn handle_burst(
+        &mut self,
+        burst: &mut Burst<'_>,
+        now: Instant,
+        out: &mut Outbox,
+        mut flush: impl FnMut(&mut Outbox),
+    ) {
+        let packets = burst.remaining();
+        let path = match self.path(burst.whole(), now) {
+            Ok(path) => path,
+            Err(reason) => return (0..packets).for_each(|_| self.counters.drop(reason)),
+        };
+        while let Some(packet) = burst.next_packet() {
+            if out.is_full() {
+                flush(out);
+            }
+            if let Err(reason) = self.send_along(&path, packet, now, out) {
+                self.counters.drop(reason);
+            }
+        }
+    }
+
     fn send(&mut self, bytes: &[u8], now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        let path = self.path(bytes, now)?;
+        self.send_along(&path, &bytes[..path.bytes], now, out)
+    }
+
+    /// Judges a packet, or a burst as one, and finds its way.
+    fn path(&mut self, bytes: &[u8], now: Instant) -> Result<Path, DropReason> {
         let mtu = self.frame.as_ref().ok_or(DropReason::NoConfig)?.mtu;
         let packet = packet::parse(bytes).map_err(unreadable)?;
         let number = self.judge_outer(&packet, now)?;
-        let entry = self.peers.at_mut(number).ok_or(DropReason::NoRoute)?;
+        let entry = self.peers.at(number).ok_or(DropReason::NoRoute)?;
         let endpoint = entry.endpoint.ok_or(DropReason::NoEndpoint)?;
+        Ok(Path { number, endpoint, mtu, ecn: Ecn::of(bytes), bytes: packet.bytes.len() })
+    }
+
+    /// Seals a packet that was judged, or has it wait for a handshake.
+    fn send_along(
+        &mut self,
+        path: &Path,
+        packet: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
         if entry.tunnel.is_connected() {
-            return self.seal(number, endpoint, packet.bytes, mtu, now, out);
+            return self.seal(path, packet, now, out);
         }
         let waits = entry.waiting.len() < self.settings.limits.waiting_packets;
         if waits {
-            entry.waiting.push_back(packet.bytes.to_vec());
+            entry.waiting.push_back(packet.to_vec());
         }
-        self.call(number, now, out);
+        self.call(path.number, now, out);
         if waits { Ok(()) } else { Err(DropReason::NoHandshake) }
     }
 
@@ -54,16 +98,14 @@ impl Shard {
 
     fn seal(
         &mut self,
-        number: u32,
-        endpoint: SocketAddr,
+        path: &Path,
         bytes: &[u8],
-        mtu: u16,
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        let padded = padded_bytes(bytes.len(), mtu);
+        let padded = padded_bytes(bytes.len(), path.mtu);
         let room = out.datagram_room(padded + OVERHEAD_BYTES).ok_or(DropReason::OutboxFull)?;
-        let entry = self.peers.at_mut(number).ok_or(DropReason::NoRoute)?;
+        let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
         // Packets of full size, which are most of the bytes, need no padding and no copy.
         let sealed = if padded == bytes.len() {
             entry.tunnel.seal(bytes, now, room)
@@ -74,9 +116,21 @@ impl Shard {
             entry.tunnel.seal(&self.scratch[..padded], now, room)
         };
         let sealed = sealed.ok_or(DropReason::NoHandshake)?;
-        out.send(endpoint, sealed);
+        out.send_marked(path.endpoint, path.ecn, sealed);
         entry.sent.add(bytes.len());
         self.counters.sent.add(bytes.len());
         Ok(())
     }
+}
+
+/// Where packets go that were judged.
+struct Path {
+    /// The peer.
+    number: u32,
+    endpoint: SocketAddr,
+    mtu: u16,
+    /// The packets' own, which the outer header repeats (RFC 6040 §4.1).
+    ecn: Ecn,
+    /// Of what was judged, the packet's own length.
+    bytes: usize,
 }

@@ -8,11 +8,14 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::offload::Batch;
+use crate::packet::Ecn;
+
 /// The largest item: a full IPv4 packet, its padding, and WireGuard's header and tag.
 const ITEM_MAX_BYTES: usize = 65_535 + 16 + 32;
 /// Items of one kind. A batch of reads is smaller; what one call can add on top is bounded by
 /// [`ITEM_MARGIN`].
-const ITEMS: usize = 1024;
+const ITEMS: usize = Outbox::ITEMS;
 /// Room that `is_full` keeps: one call may say this much (a peer's waiting packets).
 const ITEM_MARGIN: usize = 64;
 /// Bytes of one kind: fits a core's second-level cache, and holds a full batch of 64 at MTU 1500.
@@ -27,15 +30,19 @@ const RUN_MAX_BYTES: usize = 65_507;
 pub struct Datagram<'a> {
     /// Where to.
     pub destination: SocketAddr,
+    /// What the outer header says of congestion.
+    pub ecn: Ecn,
     /// What.
     pub bytes: &'a [u8],
 }
 
-/// Adjacent datagrams to one destination, each of `segment_bytes` but the last, which may be shorter.
+/// Adjacent datagrams to one destination and with one codepoint, each of `segment_bytes` but the last, which may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run<'a> {
     /// Where to.
     pub destination: SocketAddr,
+    /// What their outer headers say of congestion.
+    pub ecn: Ecn,
     /// Size of each datagram but the last.
     pub segment_bytes: usize,
     /// All of them, one after the other.
@@ -45,8 +52,10 @@ pub struct Run<'a> {
 /// Datagrams and packets on their way out of a shard. Reused: [`clear`](Self::clear) after each flush.
 #[derive(Debug)]
 pub struct Outbox {
-    datagrams: Arena<SocketAddr>,
-    packets: Arena<()>,
+    datagrams: Arena,
+    /// Of each datagram, where it goes and what it says of congestion.
+    headings: Vec<(SocketAddr, Ecn)>,
+    packets: Arena,
 }
 
 impl Default for Outbox {
@@ -56,9 +65,13 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    /// How many items of one kind there can be at most.
+    pub const ITEMS: usize = 1024;
+
     /// An empty outbox, with all the memory that it will ever have.
     pub fn new() -> Self {
-        Self { datagrams: Arena::new(), packets: Arena::new() }
+        let headings = Vec::with_capacity(ITEMS);
+        Self { datagrams: Arena::new(), headings, packets: Arena::new() }
     }
 
     /// Whether the next call to the shard might not find room: flush and clear first.
@@ -74,33 +87,34 @@ impl Outbox {
     /// Forgets what was flushed.
     pub fn clear(&mut self) {
         self.datagrams.clear();
+        self.headings.clear();
         self.packets.clear();
     }
 
     /// The datagrams for the UDP socket, in order.
     pub fn datagrams(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
-        self.datagrams.items.iter().map(|(destination, range)| Datagram {
-            destination: *destination,
-            bytes: &self.datagrams.bytes[range.clone()],
+        self.headings.iter().zip(&self.datagrams.items).map(|(&(destination, ecn), range)| {
+            Datagram { destination, ecn, bytes: &self.datagrams.bytes[range.clone()] }
         })
     }
 
     /// The same datagrams as [`datagrams`](Self::datagrams), gathered into runs.
     pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        let mut rest = self.datagrams.items.as_slice();
+        let mut at = 0;
         std::iter::from_fn(move || {
-            let (run, after) = next_run(rest)?;
-            rest = after;
-            let (destination, first) = run.first()?;
-            let (_, last) = run.last()?;
+            let (headings, items) = (&self.headings[at..], &self.datagrams.items[at..]);
+            let count = run_length(headings, items);
+            let &(destination, ecn) = headings.first()?;
+            let (first, last) = (items.first()?, items.get(count - 1)?);
+            at += count;
             let bytes = &self.datagrams.bytes[first.start..last.end];
-            Some(Run { destination: *destination, segment_bytes: first.len(), bytes })
+            Some(Run { destination, ecn, segment_bytes: first.len(), bytes })
         })
     }
 
     /// The packets for the TUN, in order.
-    pub fn packets(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.packets.items.iter().map(|((), range)| &self.packets.bytes[range.clone()])
+    pub fn packets(&self) -> Batch<'_> {
+        Batch::new(&self.packets.bytes, &self.packets.items)
     }
 
     /// Room for a datagram of up to `bytes`; see [`send`](Self::send).
@@ -110,7 +124,13 @@ impl Outbox {
 
     /// Keeps the first `bytes` of what was just written into the room for a datagram.
     pub(crate) fn send(&mut self, destination: SocketAddr, bytes: usize) {
-        self.datagrams.keep(destination, bytes);
+        self.send_marked(destination, Ecn::NotCapable, bytes);
+    }
+
+    /// The same, with what the outer header is to say of congestion.
+    pub(crate) fn send_marked(&mut self, destination: SocketAddr, ecn: Ecn, bytes: usize) {
+        self.datagrams.keep(bytes);
+        self.headings.push((destination, ecn));
     }
 
     /// Room for a packet of up to `bytes`; see [`deliver`](Self::deliver).
@@ -120,20 +140,18 @@ impl Outbox {
 
     /// Keeps the first `bytes` of what was just written into the room for a packet.
     pub(crate) fn deliver(&mut self, bytes: usize) {
-        self.packets.keep((), bytes);
+        self.packets.keep(bytes);
     }
 }
 
-type Items = [(SocketAddr, Range<usize>)];
-
-/// Splits the first run off `items`; none if there are no items.
-fn next_run(items: &Items) -> Option<(&Items, &Items)> {
-    let (destination, first) = items.first()?;
+/// How many of the first items form one run; 0 if there are none.
+fn run_length(headings: &[(SocketAddr, Ecn)], items: &[Range<usize>]) -> usize {
+    let Some(first) = items.first() else { return 0 };
     let mut total = first.len();
     let mut count = 1;
-    for (other, range) in &items[1..] {
+    for (heading, range) in headings.iter().zip(items).skip(1) {
         total += range.len();
-        let fits = other == destination
+        let fits = *heading == headings[0]
             && range.len() <= first.len()
             && count < RUN_MAX_SEGMENTS
             && total <= RUN_MAX_BYTES;
@@ -146,17 +164,17 @@ fn next_run(items: &Items) -> Option<(&Items, &Items)> {
             break;
         }
     }
-    Some(items.split_at(count))
+    count
 }
 
 #[derive(Debug)]
-struct Arena<T> {
+struct Arena {
     bytes: Box<[u8]>,
     used: usize,
-    items: Vec<(T, Range<usize>)>,
+    items: Vec<Range<usize>>,
 }
 
-impl<T> Arena<T> {
+impl Arena {
     fn new() -> Self {
         let bytes = vec![0; ARENA_BYTES].into_boxed_slice();
         Self { bytes, used: 0, items: Vec::with_capacity(ITEMS) }
@@ -178,10 +196,10 @@ impl<T> Arena<T> {
         self.bytes.get_mut(self.used..self.used + bytes)
     }
 
-    fn keep(&mut self, what: T, bytes: usize) {
+    fn keep(&mut self, bytes: usize) {
         let end = self.used + bytes;
         debug_assert!(end <= self.bytes.len() && self.items.len() < ITEMS);
-        self.items.push((what, self.used..end));
+        self.items.push(self.used..end);
         self.used = end;
     }
 }
@@ -208,6 +226,17 @@ mod tests {
             outbox.runs().map(|r| (r.destination.port(), r.segment_bytes, r.bytes.len())).collect();
         assert_eq!(runs, [(1, 100, 240), (1, 100, 100), (2, 100, 100), (2, 120, 120)]);
         assert_eq!(outbox.datagrams().len(), 6);
+    }
+
+    #[test]
+    fn a_mark_of_congestion_parts_a_run() {
+        let mut outbox = Outbox::new();
+        for ecn in [Ecn::Capable0, Ecn::Capable0, Ecn::Congested] {
+            outbox.datagram_room(100).unwrap();
+            outbox.send_marked(([192, 0, 2, 1], 1).into(), ecn, 100);
+        }
+        let runs: Vec<_> = outbox.runs().map(|run| (run.ecn, run.bytes.len())).collect();
+        assert_eq!(runs, [(Ecn::Capable0, 200), (Ecn::Congested, 100)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tests of whole shards: a device and a gateway wired back to back in memory.
 
+mod bursts;
 mod drops;
 mod lab;
 mod promises;

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::lab::*;
+use crate::packet::Ecn;
 use crate::testing::*;
 
 /// Which end counts.
@@ -114,6 +115,13 @@ fn row(reason: DropReason) -> (At, Act) {
         D::ExtensionHeaders => (Gateway, |lab| {
             let many = [(60, [0; 7]); 9];
             lab.forged_by_device(&with_extensions(DEVICE_V6, SERVER_V6, &udp(1, 53, 1), &many));
+        }),
+        D::CongestionUnheard => (Gateway, |lab| {
+            let from = Origin { address: DEVICE_AT.into(), ecn: Ecn::Congested };
+            let sealed = data(lab);
+            let mut out = Outbox::new();
+            lab.gateway.handle_datagram(from, &sealed, lab.now, &mut out);
+            assert!(out.packets().is_empty());
         }),
         D::SourceRoute => (Gateway, |lab| {
             let loose = [131, 7, 4, 10, 9, 9, 9, 0];

@@ -207,7 +207,7 @@ impl Lab {
             false => (&mut self.gateway, DEVICE_AT.into()),
         };
         to.handle_datagram(from, bytes, now, &mut out);
-        let packets = out.packets().map(<[u8]>::to_vec);
+        let packets = out.packets().packets().map(<[u8]>::to_vec);
         if to_device { &mut arrived.at_device } else { &mut arrived.at_network }.extend(packets);
         let more = self.settle(to_device, &out);
         arrived.at_device.extend(more.at_device);

@@ -129,7 +129,7 @@ fn another_segment_or_session_cuts_every_flow_before_its_first_packet() {
         let next = replace(device_config(segment, session, 9), RULES);
         lab.device.apply(&next, lab.now, &mut out);
         assert_eq!(lab.device.filter.flows(), 0);
-        lab.device.handle_datagram(GATEWAY_AT.into(), &old_key, lab.now, &mut out);
+        lab.device.handle_datagram(SocketAddr::from(GATEWAY_AT), &old_key, lab.now, &mut out);
         assert_eq!(counted(&lab.device, DropReason::UnknownIndex), 1);
         assert_eq!(lab.device.peer_status(lab.now)[0].handshake_age, None);
     }
@@ -360,7 +360,7 @@ fn a_packet_of_a_known_flow_allocates_nothing_on_its_way() {
             device.handle_packet(&query, *now, &mut near);
             gateway.handle_packet(&answer, *now, &mut far);
             near.datagrams().for_each(|datagram| {
-                gateway.handle_datagram(DEVICE_AT.into(), datagram.bytes, *now, &mut far);
+                gateway.handle_datagram(SocketAddr::from(DEVICE_AT), datagram.bytes, *now, &mut far);
             });
             assert_eq!(far.packets().len(), 1);
         }

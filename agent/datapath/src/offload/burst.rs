@@ -1,0 +1,180 @@
+//! What one read of the TUN brought: a packet, or a super-packet that is taken apart here.
+//!
+//! A super-packet is taken apart in place: each segment's headers are written right before its payload,
+//! over the payload of the segment before, which has been sealed by then. So a segment must be used
+//! before the next one is asked for, which the borrow sees to.
+
+use super::layout::{HEADERS_MAX_BYTES, Layout, Upper, write_length};
+use super::vnet::{Kind, VNET_HEADER_BYTES, VnetHeader};
+use crate::packet::checksum::Sum;
+
+const FIN: u8 = 0x01;
+const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+
+/// The kernel gave something that cannot be: it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the header of the TUN contradicts the packet that follows it")]
+pub struct BurstError;
+
+/// Packets of one flow that came as one.
+#[derive(Debug)]
+pub struct Burst<'a> {
+    bytes: &'a mut [u8],
+    rest: Rest,
+}
+
+#[derive(Debug)]
+enum Rest {
+    None,
+    Single,
+    Segments(Segments),
+}
+
+/// How the rest of a super-packet is to be taken apart.
+#[derive(Debug)]
+struct Segments {
+    layout: Layout,
+    /// The headers as the kernel gave them; in place they are soon overwritten.
+    headers: [u8; HEADERS_MAX_BYTES],
+    segment_bytes: usize,
+    /// Where the next segment's payload begins.
+    next: usize,
+    /// How many were taken.
+    taken: u16,
+}
+
+impl<'a> Burst<'a> {
+    /// A packet by itself, as a TUN without offloads gives it.
+    pub fn single(packet: &'a mut [u8]) -> Self {
+        Self { bytes: packet, rest: Rest::Single }
+    }
+
+    /// Reads what a TUN with `IFF_VNET_HDR` gave, and completes a checksum that was left to us.
+    ///
+    /// # Errors
+    /// [`BurstError`]; any bytes may be passed.
+    pub fn read(bytes: &'a mut [u8]) -> Result<Self, BurstError> {
+        let (header, packet) =
+            bytes.split_first_chunk_mut::<VNET_HEADER_BYTES>().ok_or(BurstError)?;
+        let header = VnetHeader::read(header).ok_or(BurstError)?;
+        let upper = match header.kind {
+            Kind::Single => {
+                if let Some((start, offset)) = header.checksum {
+                    complete_checksum(packet, start.into(), offset.into()).ok_or(BurstError)?;
+                }
+                return Ok(Self::single(packet));
+            }
+            Kind::Tcp => Upper::Tcp,
+            Kind::Udp => Upper::Udp,
+        };
+        let layout = Layout::of(packet).filter(|layout| layout.upper == upper).ok_or(BurstError)?;
+        let segment_bytes = usize::from(header.segment_bytes);
+        if segment_bytes == 0 {
+            return Err(BurstError);
+        }
+        let mut headers = [0; HEADERS_MAX_BYTES];
+        headers[..layout.payload].copy_from_slice(&packet[..layout.payload]);
+        let segments = Segments { layout, headers, segment_bytes, next: layout.payload, taken: 0 };
+        Ok(Self { bytes: packet, rest: Rest::Segments(segments) })
+    }
+
+    /// All of it as one packet, which is what is judged. Only before the first
+    /// [`next_packet`](Self::next_packet).
+    pub fn whole(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// How many packets are still to come.
+    pub fn remaining(&self) -> usize {
+        match &self.rest {
+            Rest::None => 0,
+            Rest::Single => 1,
+            Rest::Segments(segments) => segments.remaining(self.bytes.len()),
+        }
+    }
+
+    /// The next packet, complete with checksums; none after the last.
+    pub fn next_packet(&mut self) -> Option<&[u8]> {
+        match &mut self.rest {
+            Rest::None => None,
+            Rest::Single => {
+                self.rest = Rest::None;
+                Some(self.bytes)
+            }
+            Rest::Segments(segments) => segments.take(self.bytes),
+        }
+    }
+}
+
+impl Segments {
+    fn remaining(&self, total: usize) -> usize {
+        let bytes = total - self.next;
+        // A super-packet without payload is still one packet.
+        if self.taken == 0 {
+            bytes.div_ceil(self.segment_bytes).max(1)
+        } else {
+            bytes.div_ceil(self.segment_bytes)
+        }
+    }
+
+    fn take<'b>(&mut self, bytes: &'b mut [u8]) -> Option<&'b [u8]> {
+        if self.remaining(bytes.len()) == 0 {
+            return None;
+        }
+        let Layout { upper, transport, payload: header_bytes } = self.layout;
+        let end = bytes.len().min(self.next + self.segment_bytes);
+        let is_last = end == bytes.len();
+        // The payload begins after the headers, so there is room for them before it.
+        let segment = &mut bytes[self.next - header_bytes..end];
+        segment[..header_bytes].copy_from_slice(&self.headers[..header_bytes]);
+        let total = segment.len();
+        if segment[0] >> 4 == 4 {
+            // Each segment is a packet of its own (RFC 791 §3.2; so does the kernel's inet_gso_segment).
+            let id = u16::from_be_bytes([segment[4], segment[5]]).wrapping_add(self.taken);
+            segment[4..6].copy_from_slice(&id.to_be_bytes());
+        }
+        write_length(segment, transport, total);
+        let above = &mut segment[transport..];
+        match upper {
+            Upper::Tcp => {
+                let sent = (self.next - header_bytes) as u32;
+                let sequence = u32::from_be_bytes([above[4], above[5], above[6], above[7]]);
+                above[4..8].copy_from_slice(&sequence.wrapping_add(sent).to_be_bytes());
+                if !is_last {
+                    above[13] &= !(FIN | PSH);
+                }
+                if self.taken > 0 {
+                    above[13] &= !CWR;
+                }
+            }
+            Upper::Udp => {
+                let length = (total - transport) as u16;
+                above[4..6].copy_from_slice(&length.to_be_bytes());
+            }
+        }
+        let at = upper.checksum_at();
+        above[at..at + 2].fill(0);
+        let sum = self.layout.pseudo_header(&self.headers, above.len()).and(above);
+        above[at..at + 2].copy_from_slice(&present(sum.checksum(), upper).to_be_bytes());
+        self.next = end;
+        self.taken = self.taken.wrapping_add(1);
+        Some(segment)
+    }
+}
+
+/// A UDP checksum that comes out as zero is sent as all ones (RFC 768); zero would say that there is none.
+fn present(checksum: u16, upper: Upper) -> u16 {
+    if checksum == 0 && upper == Upper::Udp { 0xffff } else { checksum }
+}
+
+/// Completes a checksum whose field holds the sum of the pseudo-header; none if it is not in the packet.
+fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
+    let covered = packet.get_mut(start..)?;
+    let checksum = Sum::of(covered).checksum();
+    let field = covered.get_mut(offset..)?.first_chunk_mut::<2>()?;
+    // All ones and zero are the same number here, and for UDP only the former may be sent (RFC 768). For
+    // TCP it makes no difference to whoever checks.
+    *field = if checksum == 0 { [0xff; 2] } else { checksum.to_be_bytes() };
+    Some(())
+}

@@ -1,0 +1,118 @@
+//! Super-packets through a shard, and marks of congestion through the tunnel.
+
+use super::super::*;
+use super::lab::*;
+use crate::offload::{Burst, Coalescer, Gathered, Merging};
+use crate::packet::Ecn;
+use crate::packet::checksum::{Sum, pseudo_header};
+use crate::testing::*;
+
+/// What a TUN gives for one write of an application: a UDP super-packet of `count` queries.
+fn queries(to: &str, count: usize, bytes: usize) -> Vec<u8> {
+    let mut inner = packet(DEVICE, to, &udp(5000, 53, count * bytes));
+    let checksum = Sum::of(&inner[..20]).checksum();
+    inner[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let partial = pseudo_header(&inner[12..20], 17, inner.len() - 20).fold();
+    inner[26..28].copy_from_slice(&partial.to_be_bytes());
+    let mut read = vec![1, 5, 28, 0];
+    read.extend((bytes as u16).to_ne_bytes());
+    read.extend(20_u16.to_ne_bytes());
+    read.extend(6_u16.to_ne_bytes());
+    read.extend(inner);
+    read
+}
+
+/// Sends what a TUN gave, and returns what the network has of it and how often the outbox was full.
+fn send(lab: &mut Lab, read: &mut [u8]) -> (Vec<Vec<u8>>, usize) {
+    let mut said = Vec::new();
+    let mut flushes = 0;
+    let mut keep = |out: &mut Outbox| {
+        said.extend(out.datagrams().map(|datagram| datagram.bytes.to_vec()));
+        out.clear();
+        flushes += 1;
+    };
+    let mut out = Outbox::new();
+    let mut burst = Burst::read(read).unwrap();
+    lab.device.handle_burst(&mut burst, lab.now, &mut out, &mut keep);
+    keep(&mut out);
+    let arrived = said.iter().flat_map(|bytes| lab.datagram(false, bytes).at_network).collect();
+    (arrived, flushes - 1)
+}
+
+#[test]
+fn a_burst_arrives_as_the_packets_that_it_is_made_of() {
+    let mut lab = Lab::connected();
+    let (arrived, flushes) = send(&mut lab, &mut queries(SERVER, 20, 1000));
+    assert_eq!((arrived.len(), flushes), (20, 0));
+    for packet in &arrived {
+        assert_eq!(packet.len(), 1028);
+        assert!(pseudo_header(&packet[12..20], 17, 1008).and(&packet[20..]).holds());
+    }
+    assert_eq!(lab.device.counters().sent.packets, 20);
+    assert_eq!(lab.gateway.counters().received.bytes, 20 * 1028);
+}
+
+#[test]
+fn a_burst_of_more_than_the_outbox_holds_goes_in_several_parts() {
+    let mut lab = Lab::connected();
+    let (arrived, flushes) = send(&mut lab, &mut queries(SERVER, 3000, 16));
+    assert_eq!(arrived.len(), 3000);
+    assert!(flushes >= 2);
+}
+
+#[test]
+fn a_burst_that_is_refused_counts_as_the_packets_that_it_is_made_of() {
+    let mut lab = Lab::connected();
+    let (arrived, _) = send(&mut lab, &mut queries("10.9.0.1", 7, 100));
+    assert!(arrived.is_empty());
+    assert_eq!(lab.device.counters().dropped(DropReason::NoRoute), 7);
+}
+
+#[test]
+fn what_a_burst_says_of_congestion_is_on_every_datagram_and_a_mark_comes_through() {
+    let mut lab = Lab::connected();
+    let mut read = queries(SERVER, 3, 100);
+    Ecn::Capable0.write(&mut read[10..]);
+    let mut out = Outbox::new();
+    let mut burst = Burst::read(&mut read).unwrap();
+    lab.device.handle_burst(&mut burst, lab.now, &mut out, |_| panic!("three fit"));
+    assert!(out.datagrams().all(|datagram| datagram.ecn == Ecn::Capable0));
+    assert_eq!(out.runs().count(), 1);
+    let mut far = Outbox::new();
+    for (datagram, ecn) in out.datagrams().zip([Ecn::Capable0, Ecn::Congested, Ecn::NotCapable]) {
+        let from = Origin { address: DEVICE_AT.into(), ecn };
+        lab.gateway.handle_datagram(from, datagram.bytes, lab.now, &mut far);
+    }
+    let marks: Vec<_> = far.packets().packets().map(Ecn::of).collect();
+    assert_eq!(marks, [Ecn::Capable0, Ecn::Congested, Ecn::Capable0]);
+    assert!(far.packets().packets().all(|packet| Sum::of(&packet[..20]).holds()));
+}
+
+#[test]
+fn a_burst_allocates_nothing_on_its_way() {
+    let mut lab = Lab::connected();
+    let read = queries(SERVER, 40, 1392);
+    send(&mut lab, &mut read.clone());
+    let (mut near, mut far) = (Outbox::new(), Outbox::new());
+    let mut coalescer = Coalescer::new(Merging { tcp: true, udp: true }, Outbox::ITEMS);
+    let mut scratch = read.clone();
+    let Lab { device, gateway, now, .. } = &mut lab;
+    let allocations = allocation_counter::measure(|| {
+        for _ in 0..10 {
+            scratch.copy_from_slice(&read);
+            let mut burst = Burst::read(&mut scratch).unwrap();
+            near.clear();
+            device.handle_burst(&mut burst, *now, &mut near, |_| {});
+            far.clear();
+            for run in near.runs() {
+                for datagram in run.bytes.chunks(run.segment_bytes) {
+                    let from = Origin { address: DEVICE_AT.into(), ecn: run.ecn };
+                    gateway.handle_datagram(from, datagram, *now, &mut far);
+                }
+            }
+            let gathered = coalescer.gather(far.packets());
+            assert_eq!(gathered.map(|gathered: Gathered<'_>| gathered.count()).sum::<usize>(), 40);
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
+}
