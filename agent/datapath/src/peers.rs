@@ -307,6 +307,7 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Limits, Role};
     use crate::testing::start;
 
     fn peer(name: &str, key: u8, allowed_ips: &[&str]) -> Peer {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     fn set(peers: &mut Peers, peer: &Peer) -> PeerChange {
-        let identity = Identity::new(&[1; 32].into(), 10);
+        let identity = Identity::new(&[1; 32].into(), &Limits::for_role(Role::Gateway), start());
         peers.set(peer, &identity, start()).unwrap()
     }
 

@@ -3,6 +3,12 @@
 //! Functions take `now` although boringtun reads the clock itself, so that the choice of library stays
 //! reversible. boringtun's own queue of unsent packets stays empty of packets: what it queues was
 //! judged under rules that may be gone when it is sent.
+//!
+//! boringtun's clock moves only when its timers are looked at: [`Tunnel::tick`] comes before whatever
+//! else is done with a tunnel, or keys are stamped as older than they are.
+
+mod schedule;
+mod senders;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +22,10 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use partywall_proto::keys::{PresharedKey, WireguardKey};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use crate::settings::PrivateKey;
+use crate::settings::{Limits, PrivateKey};
+pub(crate) use schedule::LOOK_AGAIN;
+use schedule::Schedule;
+use senders::Senders;
 
 /// Header, counter and tag of a data message (WireGuard paper §5.4.6).
 pub(crate) const OVERHEAD_BYTES: usize = 32;
@@ -73,42 +82,56 @@ pub(crate) enum Refusal {
     BadMac,
     /// Too many come; a cookie of this many bytes was written as answer.
     UnderLoad(usize),
+    /// Too many come, and too many of them from this address, which is proved.
+    TooMany,
 }
 
 /// Our own keys, and the gate that handshakes go through.
 pub(crate) struct Identity {
+    keys: Arc<Keys>,
+    gate: RateLimiter,
+    senders: Senders,
+}
+
+struct Keys {
     secret: StaticSecret,
     public: PublicKey,
-    gate: RateLimiter,
     /// Tunnels check a handshake once more; this one never counts, so that nothing counts twice.
     open_gate: Arc<RateLimiter>,
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("public", self.public.as_bytes()).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("public", self.keys.public.as_bytes())
+            .finish_non_exhaustive()
     }
 }
 
 impl Identity {
-    pub(crate) fn new(key: &PrivateKey, handshakes_per_s: u64) -> Self {
+    pub(crate) fn new(key: &PrivateKey, limits: &Limits, now: Instant) -> Self {
         let secret = StaticSecret::from(*key.expose());
         let public = PublicKey::from(&secret);
-        let gate = RateLimiter::new(&public, handshakes_per_s);
+        let gate = RateLimiter::new(&public, limits.handshakes_per_s);
+        let senders = Senders::new(limits.handshakes_per_address_s, now);
         let open_gate = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { secret, public, gate, open_gate }
+        Self { keys: Arc::new(Keys { secret, public, open_gate }), gate, senders }
     }
 
     /// Checks a handshake message before it costs anything (WireGuard paper §5.3). A cookie is
     /// written to `reply`, which holds [`HANDSHAKE_MAX_BYTES`].
     pub(crate) fn admit(
-        &self,
+        &mut self,
         from: IpAddr,
         message: &[u8],
         reply: &mut [u8],
-        _now: Instant,
+        now: Instant,
     ) -> Result<(), Refusal> {
+        // It does so once a second at most, however often it is told.
+        self.gate.reset_count();
         match self.gate.verify_packet(Some(from), message, reply) {
+            // Under load only what carries a cookie comes here, and boringtun lets in all of it.
+            Ok(_) if has_cookie(message) && !self.senders.admit(from, now) => Err(Refusal::TooMany),
             Ok(_) => Ok(()),
             Err(TunnResult::WriteToNetwork(cookie)) => Err(Refusal::UnderLoad(cookie.len())),
             Err(
@@ -122,9 +145,10 @@ impl Identity {
 
     /// The key of whoever sent this initiation; none if it does not open with ours.
     pub(crate) fn initiator(&self, message: &[u8]) -> Option<WireguardKey> {
+        let Keys { secret, public, .. } = &*self.keys;
         match Tunn::parse_incoming_packet(message).ok()? {
             Packet::HandshakeInit(initiation) => {
-                let half = parse_handshake_anon(&self.secret, &self.public, &initiation).ok()?;
+                let half = parse_handshake_anon(secret, public, &initiation).ok()?;
                 Some(WireguardKey::from(half.peer_static_public))
             }
             Packet::HandshakeResponse(_) | Packet::PacketCookieReply(_) | Packet::PacketData(_) => {
@@ -132,11 +156,11 @@ impl Identity {
             }
         }
     }
+}
 
-    /// Call this a few times a second: the gate counts by the second.
-    pub(crate) fn tick(&self, _now: Instant) {
-        self.gate.reset_count();
-    }
+/// Whether the message's second code is there, which proves a cookie (WireGuard paper §5.4.4).
+fn has_cookie(message: &[u8]) -> bool {
+    message.last_chunk::<16>().is_some_and(|code| *code != [0; 16])
 }
 
 /// What came of a datagram for a tunnel.
@@ -183,10 +207,23 @@ pub(crate) enum Due {
     GivenUp,
 }
 
-/// The WireGuard state towards one peer.
+/// The WireGuard state towards one peer. Until the first call from either side it is next to nothing:
+/// boringtun takes 11 KB for each, and two X25519 operations to set it up.
 pub(crate) struct Tunnel {
-    tunn: Tunn,
+    origin: Origin,
+    tunn: Option<Box<Tunn>>,
     connected: bool,
+    schedule: Schedule,
+    ticked_until: Instant,
+}
+
+/// What a tunnel is made from.
+struct Origin {
+    keys: Arc<Keys>,
+    peer: WireguardKey,
+    preshared: Option<PresharedKey>,
+    keepalive_s: Option<u16>,
+    index: u32,
 }
 
 impl fmt::Debug for Tunnel {
@@ -203,17 +240,18 @@ impl Tunnel {
         preshared: Option<&PresharedKey>,
         keepalive_s: Option<u16>,
         index: u32,
-        _now: Instant,
+        now: Instant,
     ) -> Self {
-        let tunn = Tunn::new(
-            identity.secret.clone(),
-            PublicKey::from(*peer.as_bytes()),
-            preshared.map(|key| *key.expose()),
-            keepalive_s,
-            index,
-            Some(Arc::clone(&identity.open_gate)),
-        );
-        Self { tunn, connected: false }
+        let keys = Arc::clone(&identity.keys);
+        let origin =
+            Origin { keys, peer: *peer, preshared: preshared.cloned(), keepalive_s, index };
+        Self {
+            origin,
+            tunn: None,
+            connected: false,
+            schedule: Schedule::new(keepalive_s, now),
+            ticked_until: now,
+        }
     }
 
     /// Whether packets can be sealed.
@@ -223,14 +261,24 @@ impl Tunnel {
 
     /// How long ago the keys in use were agreed.
     pub(crate) fn handshake_age(&self, _now: Instant) -> Option<Duration> {
-        self.tunn.time_since_last_handshake()
+        self.tunn.as_ref()?.time_since_last_handshake()
+    }
+
+    /// Whether [`tick`](Self::tick) was called lately enough for anything else to be done.
+    pub(crate) fn is_ticked(&self, now: Instant) -> bool {
+        now < self.ticked_until
     }
 
     /// Calls the peer unless a call is under way and this is not to be another (`again`): bytes
     /// written to `out`, which holds [`HANDSHAKE_MAX_BYTES`]. Answers to the last two calls count.
-    pub(crate) fn call(&mut self, again: bool, _now: Instant, out: &mut [u8]) -> Option<usize> {
-        match self.tunn.format_handshake_initiation(out, again) {
-            TunnResult::WriteToNetwork(call) => Some(call.len()),
+    pub(crate) fn call(&mut self, again: bool, now: Instant, out: &mut [u8]) -> Option<usize> {
+        debug_assert!(self.is_ticked(now));
+        match self.tunn(now).format_handshake_initiation(out, again) {
+            TunnResult::WriteToNetwork(call) => {
+                let bytes = call.len();
+                self.schedule.called();
+                Some(bytes)
+            }
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
@@ -238,11 +286,15 @@ impl Tunnel {
         }
     }
 
-    /// Seals `packet`, which is padded already: bytes written to `out`, which has room for
-    /// [`OVERHEAD_BYTES`] more. Only while [`is_connected`](Self::is_connected).
-    pub(crate) fn seal(&mut self, packet: &[u8], _now: Instant, out: &mut [u8]) -> Option<usize> {
-        match self.tunn.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(sealed) => Some(sealed.len()),
+    /// Seals `packet`, which is padded already and not empty: bytes written to `out`, which has room
+    /// for [`OVERHEAD_BYTES`] more. Only while [`is_connected`](Self::is_connected).
+    pub(crate) fn seal(&mut self, packet: &[u8], now: Instant, out: &mut [u8]) -> Option<usize> {
+        debug_assert!(self.is_ticked(now));
+        match self.tunn.as_mut()?.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(sealed) => {
+                self.schedule.sent_data();
+                Some(sealed.len())
+            }
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
@@ -255,26 +307,54 @@ impl Tunnel {
     pub(crate) fn open(
         &mut self,
         datagram: &[u8],
-        _now: Instant,
+        now: Instant,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
-        let opened = match self.tunn.decapsulate(None, datagram, out) {
+        debug_assert!(self.is_ticked(now));
+        let message = Message::read(datagram).ok_or(TunnelError::Unauthentic)?;
+        if self.tunn.is_none() {
+            match message {
+                Message::Initiation => {}
+                Message::Data(_) => return Err(TunnelError::NoKeys),
+                Message::Response(_) | Message::CookieReply(_) => {
+                    return Err(TunnelError::Handshake);
+                }
+            }
+        }
+        let tunn = self.tunn(now);
+        let opened = match tunn.decapsulate(None, datagram, out) {
             TunnResult::Done => Opened::Nothing,
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet.len())
             }
-            TunnResult::Err(error) => return Err(refusal(&error, datagram)),
+            TunnResult::Err(error) => return Err(refusal(&error, message)),
         };
+        match (message, opened) {
+            (Message::Initiation, _) => self.schedule.answered(),
+            (Message::Response(_), _) => self.schedule.was_answered(),
+            (Message::Data(_), Opened::Packet(_)) => self.schedule.received_data(),
+            (Message::CookieReply(_), _)
+            | (Message::Data(_), Opened::Nothing | Opened::Reply(_)) => {
+                self.schedule.received_other();
+            }
+        }
         if !self.connected {
             self.look();
         }
         Ok(opened)
     }
 
-    /// Looks at the timers; call it a few times a second. `out` holds [`HANDSHAKE_MAX_BYTES`].
-    pub(crate) fn tick(&mut self, _now: Instant, out: &mut [u8]) -> Due {
-        let due = match self.tunn.update_timers(out) {
+    /// Looks at the timers; anything may be done with the tunnel for [`LOOK_AGAIN`] from now, after
+    /// which [`next_tick`](Self::next_tick) is to be asked. `out` holds [`HANDSHAKE_MAX_BYTES`].
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut [u8]) -> Due {
+        self.ticked_until = now + LOOK_AGAIN;
+        if !self.schedule.moves_on(now) {
+            return Due::Nothing;
+        }
+        self.schedule.looked(now);
+        let Some(tunn) = &mut self.tunn else { return Due::Nothing };
+        let due = match tunn.update_timers(out) {
             TunnResult::WriteToNetwork(message) => match Message::read(message) {
                 Some(Message::Initiation) => Due::Call(message.len()),
                 Some(Message::Response(_) | Message::CookieReply(_) | Message::Data(_)) | None => {
@@ -286,18 +366,54 @@ impl Tunnel {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => Due::Nothing,
         };
+        match due {
+            Due::Nothing => {}
+            Due::Call(_) => self.schedule.called_by_timer(self.connected),
+            Due::Keepalive(_) => self.schedule.sent_keepalive(),
+            Due::GivenUp => self.schedule.gave_up(),
+        }
         self.look();
         due
     }
 
+    /// Asked after a [`tick`](Self::tick): when the next one is due if nothing is done with the
+    /// tunnel until then; whatever is done needs another one before. None if it can rest.
+    pub(crate) fn next_tick(&mut self) -> Option<Instant> {
+        self.ticked_until = self.schedule.clock();
+        let ceased = self.tunn.as_ref().is_none_or(|tunn| tunn.is_expired());
+        self.schedule.next(ceased)
+    }
+
+    /// boringtun's state, made now if this is the first that happens.
+    fn tunn(&mut self, now: Instant) -> &mut Tunn {
+        let Origin { keys, peer, preshared, keepalive_s, index } = &self.origin;
+        self.tunn.get_or_insert_with(|| {
+            self.schedule = Schedule::new(*keepalive_s, now);
+            Box::new(Tunn::new(
+                keys.secret.clone(),
+                PublicKey::from(*peer.as_bytes()),
+                preshared.as_ref().map(|key| *key.expose()),
+                *keepalive_s,
+                *index,
+                Some(Arc::clone(&keys.open_gate)),
+            ))
+        })
+    }
+
     /// Keys come by a datagram and go by a timer, so that nothing needs to be asked for each packet.
     fn look(&mut self) {
-        self.connected = self.tunn.time_since_last_handshake().is_some();
+        let tunn = self.tunn.as_ref();
+        self.connected = tunn.is_some_and(|tunn| tunn.time_since_last_handshake().is_some());
     }
 }
 
-fn refusal(error: &WireGuardError, datagram: &[u8]) -> TunnelError {
-    let Some(Message::Data(_)) = Message::read(datagram) else { return TunnelError::Handshake };
+fn refusal(error: &WireGuardError, message: Message) -> TunnelError {
+    match message {
+        Message::Initiation | Message::Response(_) | Message::CookieReply(_) => {
+            return TunnelError::Handshake;
+        }
+        Message::Data(_) => {}
+    }
     match error {
         WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => TunnelError::Replayed,
         WireGuardError::NoCurrentSession

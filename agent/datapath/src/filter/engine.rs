@@ -106,10 +106,17 @@ impl Filter {
         self.flows.held()
     }
 
-    /// Takes out some of what has expired; call it a few times a second.
-    pub fn sweep(&mut self, now: Instant) {
-        self.flows.sweep(SWEEP, now);
+    /// Whether no flow and no fragmented packet is held.
+    pub fn is_empty(&self) -> bool {
+        self.flows.held() == 0 && self.fragments.is_empty()
+    }
+
+    /// Takes out some of what has expired; the share of the flows that it looked at, from 0 to 1.
+    pub fn sweep(&mut self, now: Instant) -> f64 {
         self.fragments.sweep(now);
+        let places = self.flows.places();
+        self.flows.sweep(SWEEP, now);
+        SWEEP as f64 / places.max(SWEEP) as f64
     }
 
     /// Judges a packet whose addresses were found to be right.

@@ -212,6 +212,11 @@ impl FlowTable {
         }
     }
 
+    /// How many places a whole round of [`sweep`](Self::sweep) looks at.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many flows are held, expired ones that were not swept yet included.
     pub fn held(&self) -> usize {
         self.by_key.len()

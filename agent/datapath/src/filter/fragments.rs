@@ -122,6 +122,11 @@ impl FragmentTable {
         self.packets.clear();
     }
 
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Takes out what has expired. The table is small: this looks at all of it.
     pub fn sweep(&mut self, now: Instant) {
         if !self.packets.is_empty() {

@@ -62,6 +62,9 @@ impl Shard {
     }
 
     fn place_call(&mut self, number: u32, again: bool, now: Instant, out: &mut Outbox) {
+        if self.attend(number, now, out).is_err() {
+            return;
+        }
         let Some(entry) = self.peers.at_mut(number).filter(|entry| entry.endpoint.is_some()) else {
             return;
         };

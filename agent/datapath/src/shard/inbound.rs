@@ -78,6 +78,7 @@ impl Shard {
         match self.identity.admit(from.ip(), message, room, now) {
             Ok(()) => Ok(()),
             Err(Refusal::BadMac) => Err(DropReason::BadMac),
+            Err(Refusal::TooMany) => Err(DropReason::UnderLoad),
             Err(Refusal::UnderLoad(bytes)) => {
                 out.send(from, bytes);
                 Err(DropReason::UnderLoad)
@@ -94,6 +95,7 @@ impl Shard {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
+        self.attend(number, now, out)?;
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
         let opened = entry.tunnel.open(datagram, now, room).map_err(unopened)?;
@@ -116,6 +118,7 @@ impl Shard {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
+        self.attend(number, now, out)?;
         let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
         let opened = entry.tunnel.open(datagram, now, room);

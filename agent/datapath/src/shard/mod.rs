@@ -12,14 +12,16 @@
 //! Nothing is allocated for a packet, except where it waits for a handshake.
 
 mod calls;
+mod deadlines;
 mod inbound;
 mod outbound;
 mod outbox;
 mod status;
+mod timers;
 mod update;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use partywall_proto::ids::SegmentId;
 use partywall_proto::overlay::Session;
@@ -33,14 +35,13 @@ pub use crate::counters::{Counters, Traffic};
 pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
 use calls::Repetition;
+use deadlines::Deadlines;
 
 use crate::filter::{DropReason, Filter};
 use crate::packet::{Address, PacketError};
 use crate::peers::Peers;
-use crate::tunnel::{Due, HANDSHAKE_MAX_BYTES, Identity, Message};
+use crate::tunnel::{Identity, Message};
 
-/// WireGuard's timers count in seconds; this keeps them within a quarter of one.
-const TICK: Duration = Duration::from_millis(250);
 /// Largest IP packet.
 const PACKET_MAX_BYTES: usize = 65_535;
 
@@ -67,9 +68,9 @@ pub struct Shard {
     /// Where packets are padded before they are sealed.
     scratch: Box<[u8]>,
     repetitions: Vec<Repetition>,
-    next_tick: Instant,
-    /// The peer at which a tick goes on that had filled the outbox.
-    tick_from: u32,
+    /// When each peer's timers are to be looked at; those that rest have none.
+    deadlines: Deadlines,
+    sweep_at: Instant,
 }
 
 /// What of the config concerns all peers.
@@ -87,88 +88,22 @@ impl Shard {
     pub fn new(settings: Settings, now: Instant) -> Self {
         let Settings { shard, shards, role, private_key, limits } = &settings;
         Self {
-            identity: Identity::new(private_key, limits.handshakes_per_s),
+            identity: Identity::new(private_key, limits, now),
             frame: None,
             peers: Peers::new(*shard, *shards),
             filter: Filter::new(*role, limits),
             counters: Counters::default(),
             scratch: vec![0; PACKET_MAX_BYTES + 16].into_boxed_slice(),
             repetitions: Vec::new(),
-            next_tick: now,
-            tick_from: 0,
+            deadlines: Deadlines::default(),
+            sweep_at: now,
             settings,
         }
-    }
-
-    /// Does what is due at `now`: calls, keepalives, and forgetting what is over.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
-        if self.frame.is_none() {
-            return;
-        }
-        self.repeat_calls(now, out);
-        if now < self.next_tick {
-            return;
-        }
-        if self.tick_from == 0 {
-            self.identity.tick(now);
-            self.filter.sweep(now);
-        }
-        for number in self.tick_from..self.peers.numbers() {
-            if out.is_full() {
-                // The tick stays due and goes on here once the outbox is flushed.
-                self.tick_from = number;
-                return;
-            }
-            self.tick_peer(number, now, out);
-        }
-        self.tick_from = 0;
-        self.next_tick = now + TICK;
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due next; none while nothing is carried.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.frame.as_ref()?;
-        Some(self.next_call().map_or(self.next_tick, |call| call.min(self.next_tick)))
     }
 
     /// What was counted since the shard was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    fn tick_peer(&mut self, number: u32, now: Instant, out: &mut Outbox) {
-        let Some(entry) = self.peers.at_mut(number) else { return };
-        let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
-        let due = entry.tunnel.tick(now, room);
-        entry.note_connection(now);
-        self.say(number, due, now, out);
-    }
-
-    /// Sends what a peer's timers made due; it was written into the room for a datagram.
-    fn say(&mut self, number: u32, due: Due, now: Instant, out: &mut Outbox) {
-        let Some(entry) = self.peers.at_mut(number) else { return };
-        match due {
-            Due::Nothing => {}
-            Due::Call(bytes) => {
-                if let Some(endpoint) = entry.endpoint_to_call() {
-                    out.send(endpoint, bytes);
-                }
-            }
-            Due::Keepalive(bytes) => {
-                if let Some(endpoint) = entry.endpoint {
-                    out.send(endpoint, bytes);
-                }
-            }
-            Due::GivenUp => {
-                let waiting = entry.waiting.len();
-                entry.waiting.clear();
-                (0..waiting).for_each(|_| self.counters.drop(DropReason::NoHandshake));
-                // A device goes on calling: when the gateway is back, nobody has to do anything.
-                if self.settings.role == Role::Device {
-                    self.call(number, now, out);
-                }
-            }
-        }
     }
 }
 

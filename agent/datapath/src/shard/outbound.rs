@@ -67,6 +67,7 @@ impl Shard {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
+        self.attend(path.number, now, out)?;
         let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
         if entry.tunnel.is_connected() {
             return self.seal(path, packet, now, out);

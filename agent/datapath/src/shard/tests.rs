@@ -5,3 +5,4 @@ mod drops;
 mod lab;
 mod promises;
 mod status;
+mod timers;

@@ -63,7 +63,6 @@ impl Shard {
         };
         if !self.frame.as_ref().is_some_and(|held| held.goes_on_as(&frame)) {
             self.clear();
-            self.next_tick = now;
         }
         let kept: BTreeSet<_> = config.peers.iter().map(|peer| &peer.agent).collect();
         let held = self.peers.agents();
@@ -108,7 +107,7 @@ impl Shard {
         self.peers.clear();
         self.filter.clear();
         self.repetitions.clear();
-        self.tick_from = 0;
+        self.deadlines.clear();
     }
 }
 

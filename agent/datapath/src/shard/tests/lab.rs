@@ -105,6 +105,10 @@ pub(super) fn shard(role: Role, key: u8, now: Instant) -> Shard {
     Shard::new(Settings { shard: 0, shards: 1, role, private_key, limits }, now)
 }
 
+pub(super) fn counted(shard: &Shard, reason: DropReason) -> u64 {
+    shard.counters().dropped(reason)
+}
+
 /// The two ends, and what is on the wire between them.
 pub(super) struct Lab {
     pub(super) device: Shard,
@@ -179,6 +183,7 @@ impl Lab {
     pub(super) fn forged_by_device(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         let number = self.device.peers.by_agent(&"gateway/gw".parse().unwrap()).unwrap();
+        self.device.attend(number, self.now, &mut out).unwrap();
         let entry = self.device.peers.at_mut(number).unwrap();
         let room = out.datagram_room(packet.len() + 32).unwrap();
         let sealed = entry.tunnel.seal(packet, self.now, room).unwrap();
@@ -190,6 +195,7 @@ impl Lab {
     pub(super) fn forged_by_gateway(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         let number = self.gateway.peers.by_agent(&"device/desk-1".parse().unwrap()).unwrap();
+        self.gateway.attend(number, self.now, &mut out).unwrap();
         let entry = self.gateway.peers.at_mut(number).unwrap();
         let room = out.datagram_room(packet.len() + 32).unwrap();
         let sealed = entry.tunnel.seal(packet, self.now, room).unwrap();

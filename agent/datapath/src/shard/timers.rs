@@ -1,0 +1,116 @@
+//! Timers on demand: a peer is looked at when something can be due, and before anything is done with
+//! its tunnel.
+//!
+//! [`attend`](Shard::attend) must come before every call, seal and open: the tunnel's clock moves only
+//! when it is looked at. It costs a comparison but for once in a quarter of a second, when it looks and
+//! books another look, which then knows what all that happened makes due and when.
+
+use std::time::{Duration, Instant};
+
+use super::{Outbox, Role, Shard};
+use crate::filter::DropReason;
+use crate::tunnel::{Due, HANDSHAKE_MAX_BYTES, LOOK_AGAIN};
+
+/// Every flow is looked at once in this time, to forget what is over. None is used after its end.
+const SWEEP_ROUND: Duration = Duration::from_secs(16);
+
+impl Shard {
+    /// Does what is due at `now`: calls, keepalives, and forgetting what is over.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        if self.frame.is_none() {
+            return;
+        }
+        self.repeat_calls(now, out);
+        while let Some(number) = self.deadlines.due(now) {
+            if out.is_full() {
+                // It stays due, and goes on here once the outbox is flushed.
+                return;
+            }
+            self.look_at(number, now, out);
+        }
+        if self.sweeps() && self.sweep_at <= now {
+            let share = self.filter.sweep(now);
+            self.sweep_at = now + SWEEP_ROUND.mul_f64(share);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next; none if nothing is, unless
+    /// something comes.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.frame.as_ref()?;
+        let sweep = self.sweeps().then_some(self.sweep_at);
+        [self.next_call(), self.deadlines.first(), sweep].into_iter().flatten().min()
+    }
+
+    /// Readies a peer's tunnel for whatever is to be done with it at `now`.
+    ///
+    /// # Errors
+    /// There is no room for what its timers might have to say, and so for nothing else.
+    pub(super) fn attend(
+        &mut self,
+        number: u32,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        if self.peers.at(number).is_none_or(|entry| entry.tunnel.is_ticked(now)) {
+            return Ok(());
+        }
+        let due = self.tick(number, now, out).ok_or(DropReason::OutboxFull)?;
+        self.deadlines.set(number, Some(now + LOOK_AGAIN));
+        self.say(number, due, now, out);
+        Ok(())
+    }
+
+    /// Looks at a peer whose deadline has come.
+    fn look_at(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+        if self.peers.at(number).is_none() {
+            self.deadlines.set(number, None);
+            return;
+        }
+        let Some(due) = self.tick(number, now, out) else { return };
+        let next = self.peers.at_mut(number).and_then(|entry| entry.tunnel.next_tick());
+        self.deadlines.set(number, next);
+        self.say(number, due, now, out);
+    }
+
+    /// What a peer's timers made due, written into the room for a datagram; none if there is no room.
+    fn tick(&mut self, number: u32, now: Instant, out: &mut Outbox) -> Option<Due> {
+        let room = out.datagram_room(HANDSHAKE_MAX_BYTES)?;
+        let entry = self.peers.at_mut(number)?;
+        let due = entry.tunnel.tick(now, room);
+        entry.note_connection(now);
+        Some(due)
+    }
+
+    /// Sends what a peer's timers made due; it was written into the room for a datagram.
+    pub(super) fn say(&mut self, number: u32, due: Due, now: Instant, out: &mut Outbox) {
+        let Some(entry) = self.peers.at_mut(number) else { return };
+        match due {
+            Due::Nothing => {}
+            Due::Call(bytes) => {
+                if let Some(endpoint) = entry.endpoint_to_call() {
+                    out.send(endpoint, bytes);
+                }
+            }
+            Due::Keepalive(bytes) => {
+                if let Some(endpoint) = entry.endpoint {
+                    out.send(endpoint, bytes);
+                }
+            }
+            Due::GivenUp => {
+                let waiting = entry.waiting.len();
+                entry.waiting.clear();
+                (0..waiting).for_each(|_| self.counters.drop(DropReason::NoHandshake));
+                // A device goes on calling: when the gateway is back, nobody has to do anything.
+                if self.settings.role == Role::Device {
+                    self.call(number, now, out);
+                }
+            }
+        }
+    }
+
+    /// Whether there is anything that time makes an end of.
+    fn sweeps(&self) -> bool {
+        !self.filter.is_empty()
+    }
+}
