@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::builder::FalseyValueParser;
 use clap::{Parser, Subcommand};
 use partywall_proto::enrolment::EnrolmentCode;
 use partywall_proto::ids::AgentId;
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use super::SOCKET;
 use crate::control::enrol;
 use crate::daemon::{Daemon, DaemonError, Machine};
+use crate::dataplane::Offloads;
 use crate::state::{Enrolment, Keys, StateDir};
 
 const STATE: &str = "/var/lib/partywall";
@@ -46,6 +48,14 @@ enum Verb {
         /// Name of the tunnel interface
         #[arg(long, default_value = TUN)]
         tun: String,
+        /// Exchange single packets with the tunnel interface, never many at once; for a kernel that does
+        /// it wrong
+        #[arg(long, env = "PARTYWALL_NO_TUN_OFFLOAD", value_parser = FalseyValueParser::new())]
+        no_tun_offload: bool,
+        /// Send and receive single datagrams, never many at once; for a kernel or a network card that
+        /// does it wrong
+        #[arg(long, env = "PARTYWALL_NO_UDP_OFFLOAD", value_parser = FalseyValueParser::new())]
+        no_udp_offload: bool,
     },
     /// Undo what a daemon that crashed has left on this machine
     Mend {
@@ -73,13 +83,14 @@ impl AgentArgs {
                 let said = format!("This machine is enrolled as {}.\n", enrolment.agent);
                 Ok(io::stdout().lock().write_all(said.as_bytes())?)
             }
-            Verb::Run { socket, tun } => {
+            Verb::Run { socket, tun, no_tun_offload, no_udp_offload } => {
                 let state = StateDir::open(&self.state)?;
                 let enrolment = Enrolment::read(&state)?.ok_or(DaemonError::NotEnrolled)?;
                 let keys = Keys::open(&state)?;
                 let is_gateway = matches!(enrolment.agent, AgentId::Gateway(_));
                 info!(agent = %enrolment.agent, key = %keys.wireguard_key(), "starting");
-                let machine = Machine::new(&keys, is_gateway, tun, self.state);
+                let offloads = Offloads { tun: !no_tun_offload, udp: !no_udp_offload };
+                let machine = Machine::new(&keys, is_gateway, tun, offloads, self.state);
                 let stop = stop_signal()?;
                 let daemon = Daemon::start(state, socket, machine).await?;
                 notify(sd_notify::NotifyState::Ready);
@@ -137,6 +148,7 @@ mod tests {
     fn the_command_line_holds_together() {
         AgentArgs::command().debug_assert();
         AgentArgs::try_parse_from(["partywall-agent", "run", "--tun", "pw1"]).unwrap();
+        AgentArgs::try_parse_from(["partywall-agent", "run", "--no-tun-offload"]).unwrap();
         AgentArgs::try_parse_from(["partywall-agent", "enrol", "pw1-x", "--state", "/x"]).unwrap();
         AgentArgs::try_parse_from(["partywall-agent", "mend"]).unwrap();
     }

@@ -13,7 +13,8 @@ use partywall_proto::overlay::OverlayConfig;
 
 use super::{EnforceError, Enforcer, Step};
 use crate::dataplane::{
-    DataPlane, DataPlaneError, Explanation, Options, PrivateKey, Query, Report, Role, Update,
+    DataPlane, DataPlaneError, Explanation, Offloads, Options, PrivateKey, Query, Report, Role,
+    Update,
 };
 use crate::os::{Desired, FWMARK, OsError, System, SystemOptions};
 use crate::state::Keys;
@@ -26,6 +27,7 @@ pub struct Machine {
     private_key: PrivateKey,
     role: Role,
     tun_name: String,
+    offloads: Offloads,
     controller: Option<SocketAddr>,
     system: System,
     data_plane: Option<Running>,
@@ -39,12 +41,19 @@ struct Running {
 
 impl Machine {
     /// A machine that nothing was done to yet.
-    pub fn new(keys: &Keys, is_gateway: bool, tun_name: String, state: PathBuf) -> Self {
+    pub fn new(
+        keys: &Keys,
+        is_gateway: bool,
+        tun_name: String,
+        offloads: Offloads,
+        state: PathBuf,
+    ) -> Self {
         let system = System::new(SystemOptions::new(tun_name.clone(), state));
         Self {
             private_key: PrivateKey::from(*keys.expose_wireguard()),
             role: if is_gateway { Role::Gateway } else { Role::Device },
             tun_name,
+            offloads,
             controller: None,
             system,
             data_plane: None,
@@ -81,6 +90,7 @@ impl Machine {
             listen_port,
             shards: SHARDS,
             fwmark: FWMARK,
+            offloads: self.offloads,
         };
         let data_plane = DataPlane::start(options).map_err(retry)?;
         self.data_plane = Some(Running { data_plane, listen_port });

@@ -18,8 +18,10 @@ use partywall_datapath::shard::{
 };
 use rustix::event::EventfdFlags;
 use tokio::sync::{oneshot, watch};
+use tracing::info;
 
 use crate::dataplane::report::Report;
+use crate::dataplane::tun::TunPort;
 use crate::dataplane::udp::UdpPort;
 use crate::dataplane::worker::{Command, Worker};
 use crate::sys::tun::{Features, TunQueue};
@@ -39,6 +41,23 @@ pub struct Options {
     pub shards: u16,
     /// `SO_MARK` of the agent's own datagrams.
     pub fwmark: u32,
+    /// What the kernel is asked to do for many packets at once.
+    pub offloads: Offloads,
+}
+
+/// Work on many packets at once that the kernel is asked for. What it refuses is done without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offloads {
+    /// Super-packets at the TUN.
+    pub tun: bool,
+    /// Segmentation and gathering of datagrams at the UDP socket.
+    pub udp: bool,
+}
+
+impl Default for Offloads {
+    fn default() -> Self {
+        Self { tun: true, udp: true }
+    }
 }
 
 /// Why the data path does not run.
@@ -119,19 +138,30 @@ impl DataPlane {
     /// # Errors
     /// A setting that does not work, or what the kernel refuses, with what to do.
     pub fn start(options: Options) -> Result<Self, DataPlaneError> {
-        let Options { tun_name, private_key, role, listen_port, shards, fwmark } = options;
+        let Options { tun_name, private_key, role, listen_port, shards, fwmark, offloads } =
+            options;
         if shards != 1 {
             return Err(DataPlaneError::Shards { asked: shards });
         }
-        let tun = TunQueue::open(&tun_name, Features::default()).map_err(|source| {
-            DataPlaneError::Tun { advice: tun_advice(&source), name: tun_name, source }
-        })?;
-        let udp = UdpPort::bind(listen_port, fwmark).map_err(|source| DataPlaneError::Udp {
-            port: listen_port,
-            advice: udp_advice(&source),
+        let features = Features { multi_queue: false, offload: offloads.tun };
+        let queue = TunQueue::open(&tun_name, features).map_err(|source| DataPlaneError::Tun {
+            advice: tun_advice(&source),
+            name: tun_name,
             source,
         })?;
+        let udp = UdpPort::bind(listen_port, fwmark, offloads.udp).map_err(|source| {
+            DataPlaneError::Udp { port: listen_port, advice: udp_advice(&source), source }
+        })?;
         let local_port = udp.local_port();
+        let (udp_segments, udp_gathers) = udp.segments();
+        info!(
+            tun = ?queue.offload(),
+            udp_segments,
+            udp_gathers,
+            udp_receive_buffer_bytes = udp.receive_buffer_bytes().unwrap_or_default(),
+            "the data path is set up"
+        );
+        let tun = TunPort::new(queue);
         let limits = Limits::for_role(role);
         let settings = Settings { shard: 0, shards, role, private_key, limits };
         let (death, died) = watch::channel(None);
@@ -255,7 +285,7 @@ impl From<Death> for DataPlaneError {
 
 fn start_worker(
     settings: Settings,
-    tun: TunQueue,
+    tun: TunPort,
     udp: UdpPort,
     death: watch::Sender<Option<Death>>,
 ) -> Result<WorkerLine, DataPlaneError> {

@@ -12,11 +12,14 @@ pub enum Loss {
     TunFull,
     /// The kernel refused a packet at the TUN, most often because the interface is down.
     TunRefused,
+    /// What the kernel gave at the TUN contradicts itself.
+    TunMalformed,
 }
 
 impl Loss {
     /// Every loss, in the order of the counters.
-    pub const ALL: [Self; 4] = [Self::UdpFull, Self::UdpRefused, Self::TunFull, Self::TunRefused];
+    pub const ALL: [Self; 5] =
+        [Self::UdpFull, Self::UdpRefused, Self::TunFull, Self::TunRefused, Self::TunMalformed];
 
     /// The stable name, in kebab case; distinct from every drop reason's.
     pub fn text(self) -> &'static str {
@@ -25,6 +28,7 @@ impl Loss {
             Self::UdpRefused => "udp-refused",
             Self::TunFull => "tun-full",
             Self::TunRefused => "tun-refused",
+            Self::TunMalformed => "tun-malformed",
         }
     }
 
@@ -40,6 +44,9 @@ impl Loss {
             }
             Self::TunRefused => {
                 "The machine refused a packet from the tunnel; the interface may be down."
+            }
+            Self::TunMalformed => {
+                "The machine gave the tunnel interface a packet that cannot be taken apart."
             }
         }
     }

@@ -10,10 +10,11 @@ mod loss;
 mod report;
 #[cfg(test)]
 mod tests;
+mod tun;
 mod udp;
 mod worker;
 
-pub use handle::{DataPlane, DataPlaneError, Options};
+pub use handle::{DataPlane, DataPlaneError, Offloads, Options};
 pub use loss::Loss;
 pub use partywall_datapath::shard::{
     Explanation, PeerStatus, PrivateKey, Query, Role, Traffic, Update,

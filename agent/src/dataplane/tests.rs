@@ -15,7 +15,7 @@ use partywall_proto::keys::WireguardKey;
 use partywall_proto::overlay::OverlayConfig;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{DataPlane, DataPlaneError, Options};
+use super::{DataPlane, DataPlaneError, Offloads, Options};
 use crate::sys::netns::{self, shell};
 
 const FWMARK: u32 = 0x5057;
@@ -36,6 +36,7 @@ fn options(role: Role, key: [u8; 32], listen_port: Option<u16>) -> Options {
         listen_port,
         shards: 1,
         fwmark: FWMARK,
+        offloads: Offloads::default(),
     }
 }
 
@@ -84,7 +85,7 @@ enum Ask {
 }
 
 /// The gateway's end. Its own `lo` plays the organisation's network: a UDP echo and a TCP echo.
-fn gateway(thread: &Sender<i32>, asks: &Receiver<Ask>, done: &Sender<()>) {
+fn gateway(offloads: Offloads, thread: &Sender<i32>, asks: &Receiver<Ask>, done: &Sender<()>) {
     thread.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert!(matches!(asks.recv().unwrap(), Ask::Finish));
@@ -92,7 +93,8 @@ fn gateway(thread: &Sender<i32>, asks: &Receiver<Ask>, done: &Sender<()>) {
         "ip link set lo up; ip link set gw0 up; ip addr add 192.0.2.1/24 dev gw0;
         ip addr add 10.0.0.1/32 dev lo; ip addr add fd00:10::1/128 dev lo nodad",
     );
-    let plane = DataPlane::start(options(Role::Gateway, GATEWAY_KEY, Some(51820))).unwrap();
+    let options = options(Role::Gateway, GATEWAY_KEY, Some(51820));
+    let plane = DataPlane::start(Options { offloads, ..options }).unwrap();
     assert_eq!(plane.local_port(), 51820);
     shell(
         "ip link set pw-test0 mtu 1380 up; ip route add 100.64.0.0/16 dev pw-test0;
@@ -155,11 +157,24 @@ fn bulk_comes_back_whole() {
 
 #[test]
 fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
+    device_and_gateway(Offloads { tun: true, udp: true });
+}
+
+#[test]
+fn so_it_does_where_the_kernel_does_nothing_for_many_packets_at_once() {
+    device_and_gateway(Offloads { tun: false, udp: true });
+    device_and_gateway(Offloads { tun: true, udp: false });
+    device_and_gateway(Offloads { tun: false, udp: false });
+}
+
+fn device_and_gateway(offloads: Offloads) {
     let (tell, thread) = channel();
     let (ask, asks) = channel();
     let (tell_done, done) = channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| netns::in_private_network(move || gateway(&tell, &asks, &tell_done)));
+        scope.spawn(|| {
+            netns::in_private_network(move || gateway(offloads, &tell, &asks, &tell_done))
+        });
         netns::in_private_network_async(move || async move {
             let gateways_network = thread.recv().unwrap();
             shell(&format!(
@@ -168,7 +183,8 @@ fn a_device_reaches_what_is_behind_its_gateway_until_the_gateway_cuts_it() {
             ));
             ask.send(Ask::Finish).unwrap();
             done.recv().unwrap();
-            let plane = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
+            let options = options(Role::Device, DEVICE_KEY, None);
+            let plane = DataPlane::start(Options { offloads, ..options }).unwrap();
             shell(
                 "ip link set pw-test0 mtu 1380 up; ip addr add 100.64.0.5/32 dev pw-test0;
                 ip addr add fd00:64::5/128 dev pw-test0 nodad; ip route add 10.0.0.0/8 dev pw-test0;

@@ -8,17 +8,22 @@ use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use partywall_datapath::shard::Run;
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use partywall_datapath::packet::Ecn;
+use partywall_datapath::shard::{Origin, Run};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dataplane::loss::{Loss, Losses};
+use crate::sys::udp::{leave_out_details, set_gro};
 
 /// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the
 /// kernel counts its own overhead too.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The largest UDP payload, and so the largest that GRO gathers into one read.
 const DATAGRAM_MAX_BYTES: usize = 65_535;
+/// Reads of one batch. Of full size they are half a megabyte, which stays in a core's cache while it is
+/// opened.
+const READS: usize = 8;
 
 /// The socket.
 pub(super) struct UdpPort {
@@ -26,31 +31,34 @@ pub(super) struct UdpPort {
     state: UdpSocketState,
     ipv6: bool,
     local_port: u16,
+    /// Whether the kernel is asked to segment and to gather.
+    offload: bool,
 }
 
 /// The memory that a socket is read into, allocated once. Apart from the socket, so that what a
 /// batch leads to can be sent while the batch is still being read.
 pub(super) struct Inlet {
     buffers: Box<[u8]>,
-    metas: [RecvMeta; BATCH_SIZE],
+    metas: [RecvMeta; READS],
 }
 
 impl Inlet {
     pub(super) fn new() -> Self {
         Self {
-            buffers: vec![0; BATCH_SIZE * DATAGRAM_MAX_BYTES].into_boxed_slice(),
-            metas: [RecvMeta::default(); BATCH_SIZE],
+            buffers: vec![0; READS * DATAGRAM_MAX_BYTES].into_boxed_slice(),
+            metas: [RecvMeta::default(); READS],
         }
     }
 }
 
 impl UdpPort {
-    /// Binds to `port`, or to one that the kernel chooses, on every address of the machine.
+    /// Binds to `port`, or to one that the kernel chooses, on every address of the machine. With
+    /// `offload` the kernel segments and gathers datagrams as far as it can.
     ///
     /// # Errors
     /// What the kernel answers: `EADDRINUSE` for a taken port, `EPERM` without `CAP_NET_ADMIN` (the
     /// mark).
-    pub(super) fn bind(port: Option<u16>, fwmark: u32) -> io::Result<Self> {
+    pub(super) fn bind(port: Option<u16>, fwmark: u32, offload: bool) -> io::Result<Self> {
         let port = port.unwrap_or(0);
         // A machine without IPv6 has no such sockets, or has no address to bind them to.
         let (socket, ipv6) = match bind_ipv6(port, fwmark) {
@@ -59,6 +67,10 @@ impl UdpPort {
             Err(refused) => return Err(refused),
         };
         let state = UdpSocketState::new((&socket).into())?;
+        leave_out_details(&socket, ipv6)?;
+        if !offload && state.gro_segments() > 1 {
+            set_gro(&socket, false)?;
+        }
         // Only CAP_NET_ADMIN may go over net.core.{r,w}mem_max; less is slower, not wrong.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
             .is_err()
@@ -67,7 +79,7 @@ impl UdpPort {
         }
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         let bound = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(Self { socket, state, ipv6, local_port: bound.port() })
+        Ok(Self { socket, state, ipv6, local_port: bound.port(), offload })
     }
 
     /// The port that the socket is bound to.
@@ -75,10 +87,23 @@ impl UdpPort {
         self.local_port
     }
 
+    /// Datagrams that one call sends and that one read may bring: 1 without offload.
+    pub(super) fn segments(&self) -> (usize, usize) {
+        match self.offload {
+            true => (self.state.max_gso_segments().max(1), self.state.gro_segments()),
+            false => (1, 1),
+        }
+    }
+
+    /// What the kernel keeps for us until it is read, its own overhead included.
+    pub(super) fn receive_buffer_bytes(&self) -> io::Result<usize> {
+        self.socket.recv_buffer_size()
+    }
+
     /// Reads one batch. `WouldBlock` when there is none.
     pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet) -> io::Result<Batch<'a>> {
         let mut chunks = inlet.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+        let mut slices: [IoSliceMut<'_>; READS] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let count = self.state.recv((&self.socket).into(), &mut slices, &mut inlet.metas)?;
         Ok(Batch { buffers: &inlet.buffers, metas: &inlet.metas[..count] })
@@ -86,10 +111,9 @@ impl UdpPort {
 
     /// Sends a run, in one call where the kernel segments. What it would not take is counted.
     pub(super) fn send(&self, run: &Run<'_>, losses: &mut Losses) {
-        let destination = self.as_sent(run.destination);
-        let call_bytes = run.segment_bytes * self.state.max_gso_segments().max(1);
+        let call_bytes = run.segment_bytes * self.segments().0;
         for contents in run.bytes.chunks(call_bytes) {
-            let Err(refused) = self.send_one(destination, contents, run.segment_bytes) else {
+            let Err(refused) = self.send_one(run, contents, run.segment_bytes) else {
                 continue;
             };
             let segments = contents.len().div_ceil(run.segment_bytes) as u64;
@@ -97,22 +121,16 @@ impl UdpPort {
                 losses.add(Loss::UdpFull, segments);
             } else if segments > 1 {
                 // Interfaces without checksum offload refuse segmentation, not the datagrams.
-                self.send_singly(destination, contents, run.segment_bytes, losses);
+                self.send_singly(run, contents, losses);
             } else {
                 losses.add(Loss::UdpRefused, 1);
             }
         }
     }
 
-    fn send_singly(
-        &self,
-        to: SocketAddr,
-        contents: &[u8],
-        segment_bytes: usize,
-        losses: &mut Losses,
-    ) {
-        for datagram in contents.chunks(segment_bytes) {
-            match self.send_one(to, datagram, datagram.len()) {
+    fn send_singly(&self, run: &Run<'_>, contents: &[u8], losses: &mut Losses) {
+        for datagram in contents.chunks(run.segment_bytes) {
+            match self.send_one(run, datagram, datagram.len()) {
                 Ok(()) => {}
                 Err(refused) if refused.kind() == ErrorKind::WouldBlock => {
                     losses.add(Loss::UdpFull, 1)
@@ -122,14 +140,15 @@ impl UdpPort {
         }
     }
 
-    fn send_one(
-        &self,
-        destination: SocketAddr,
-        contents: &[u8],
-        segment_bytes: usize,
-    ) -> io::Result<()> {
-        let segment_size = (contents.len() > segment_bytes).then_some(segment_bytes);
-        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+    fn send_one(&self, run: &Run<'_>, contents: &[u8], segment_bytes: usize) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: self.as_sent(run.destination),
+            // None for what says nothing.
+            ecn: EcnCodepoint::from_bits(run.ecn.bits()),
+            contents,
+            segment_size: (contents.len() > segment_bytes).then_some(segment_bytes),
+            src_ip: None,
+        };
         self.state.try_send((&self.socket).into(), &transmit)
     }
 
@@ -158,10 +177,11 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Each datagram with its sender, in the order of arrival from each sender.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &'a [u8])> + '_ {
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = (Origin, &'a [u8])> + '_ {
         let buffers = self.buffers.chunks_exact(DATAGRAM_MAX_BYTES);
         self.metas.iter().zip(buffers).flat_map(|(meta, buffer)| {
-            let from = as_known(meta.addr);
+            let ecn = Ecn::from_bits(meta.ecn.map_or(0, |codepoint| codepoint as u8));
+            let from = Origin { address: as_known(meta.addr), ecn };
             let parts = buffer[..meta.len].chunks(meta.stride.max(1));
             // An empty datagram has no parts, and is still a datagram that somebody sent.
             let empty = (meta.len == 0).then_some(&buffer[..0]);
@@ -201,12 +221,12 @@ mod tests {
     use crate::sys::netns;
 
     fn run(to: SocketAddr, segment_bytes: usize, bytes: &[u8]) -> Run<'_> {
-        Run { destination: to, segment_bytes, bytes }
+        Run { destination: to, ecn: Ecn::Capable0, segment_bytes, bytes }
     }
 
     /// Every datagram that has arrived at `port`, in order. Loopback delivers before `send`
     /// returns.
-    fn arrived(port: &UdpPort) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn arrived(port: &UdpPort) -> Vec<(Origin, Vec<u8>)> {
         let mut inlet = Inlet::new();
         let mut all = Vec::new();
         while let Ok(batch) = port.receive(&mut inlet) {
@@ -222,26 +242,31 @@ mod tests {
 
     #[test]
     fn a_run_arrives_as_the_datagrams_it_was_made_of_over_both_families() {
-        netns::in_private_network(|| {
-            loopback_up();
-            let to = UdpPort::bind(None, 0x5057).unwrap();
-            let from = UdpPort::bind(Some(51820), 0x5057).unwrap();
-            let bytes: Vec<u8> = (0..250_u32).map(|n| n as u8).collect();
-            for ip in ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()] {
-                let mut losses = Losses::default();
-                from.send(&run((ip, to.local_port()).into(), 100, &bytes), &mut losses);
-                let expected: Vec<_> =
-                    bytes.chunks(100).map(|d| (SocketAddr::new(ip, 51820), d.to_vec())).collect();
-                assert_eq!(arrived(&to), expected);
-                assert_eq!(losses, Losses::default());
-            }
-        });
+        for (offload, segments) in [(true, 64), (false, 1)] {
+            netns::in_private_network(|| {
+                loopback_up();
+                let to = UdpPort::bind(None, 0x5057, offload).unwrap();
+                let from = UdpPort::bind(Some(51820), 0x5057, offload).unwrap();
+                assert_eq!(to.segments(), (segments, segments));
+                let bytes: Vec<u8> = (0..250_u32).map(|n| n as u8).collect();
+                for ip in ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()] {
+                    let mut losses = Losses::default();
+                    from.send(&run((ip, to.local_port()).into(), 100, &bytes), &mut losses);
+                    let address = SocketAddr::new(ip, 51820);
+                    let origin = Origin { address, ecn: Ecn::Capable0 };
+                    let expected: Vec<_> =
+                        bytes.chunks(100).map(|d| (origin, d.to_vec())).collect();
+                    assert_eq!(arrived(&to), expected);
+                    assert_eq!(losses, Losses::default());
+                }
+            });
+        }
     }
 
     #[test]
     fn a_destination_without_a_route_is_counted_and_nothing_more() {
         netns::in_private_network(|| {
-            let from = UdpPort::bind(None, 0x5057).unwrap();
+            let from = UdpPort::bind(None, 0x5057, true).unwrap();
             let mut losses = Losses::default();
             from.send(&run("192.0.2.1:9".parse().unwrap(), 4, b"datagrams"), &mut losses);
             assert_eq!(losses.iter().find(|(_, count)| *count > 0), Some((Loss::UdpRefused, 3)));
@@ -252,11 +277,15 @@ mod tests {
     fn a_machine_without_ipv6_is_served_over_ipv4() {
         netns::in_private_network(|| {
             loopback_up();
-            let to = UdpPort::bind(None, 0x5057).unwrap();
+            let to = UdpPort::bind(None, 0x5057, true).unwrap();
             let socket = bind_ipv4(0, 0x5057).unwrap();
             let state = UdpSocketState::new((&socket).into()).unwrap();
-            let from =
-                UdpPort { socket, state, ipv6: false, ..UdpPort::bind(None, 0x5057).unwrap() };
+            let from = UdpPort {
+                socket,
+                state,
+                ipv6: false,
+                ..UdpPort::bind(None, 0x5057, true).unwrap()
+            };
             from.send(
                 &run(([127, 0, 0, 1], to.local_port()).into(), 5, b"hello"),
                 &mut Losses::default(),
@@ -268,8 +297,8 @@ mod tests {
     #[test]
     fn a_port_that_is_taken_is_refused() {
         netns::in_private_network(|| {
-            let first = UdpPort::bind(Some(51820), 0x5057).unwrap();
-            let refused = UdpPort::bind(Some(first.local_port()), 0x5057).err().unwrap();
+            let first = UdpPort::bind(Some(51820), 0x5057, true).unwrap();
+            let refused = UdpPort::bind(Some(first.local_port()), 0x5057, true).err().unwrap();
             assert_eq!(refused.kind(), ErrorKind::AddrInUse);
         });
     }

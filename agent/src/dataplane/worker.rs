@@ -16,14 +16,12 @@ use tokio::sync::oneshot;
 
 use crate::dataplane::loss::{Loss, Losses};
 use crate::dataplane::report::Part;
+use crate::dataplane::tun::{TunInlet, TunPort};
 use crate::dataplane::udp::{Inlet, UdpPort};
-use crate::sys::tun::TunQueue;
 
-/// Packets that one turn reads from the TUN, which yields one a call: about as many as a batch of
-/// datagrams.
+/// Reads of the TUN in one turn. Each yields one packet, or one super-packet; with the latter a turn
+/// ends when the outbox was full.
 const TUN_BATCH: usize = 64;
-/// The largest packet that IP knows.
-const PACKET_MAX_BYTES: usize = 65_535;
 
 /// What a worker is asked for. Each is answered once done.
 pub(super) enum Command {
@@ -47,7 +45,7 @@ pub(super) enum WorkerError {
 /// What one thread owns.
 pub(super) struct Worker {
     pub(super) shard: Shard,
-    pub(super) tun: TunQueue,
+    pub(super) tun: TunPort,
     pub(super) udp: UdpPort,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) wake: Arc<OwnedFd>,
@@ -64,7 +62,7 @@ enum Turn {
 struct Desk {
     outbox: Outbox,
     inlet: Inlet,
-    packet: Box<[u8]>,
+    tun_inlet: TunInlet,
     losses: Losses,
 }
 
@@ -84,7 +82,7 @@ impl Worker {
         let mut desk = Desk {
             outbox: Outbox::new(),
             inlet: Inlet::new(),
-            packet: vec![0; PACKET_MAX_BYTES].into_boxed_slice(),
+            tun_inlet: TunInlet::new(),
             losses: Losses::default(),
         };
         loop {
@@ -102,7 +100,7 @@ impl Worker {
             if self.shard.poll_timeout().is_some_and(|due| due <= now) {
                 self.shard.handle_timeout(now, &mut desk.outbox);
             }
-            flush(&self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+            flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
         }
     }
 
@@ -134,7 +132,7 @@ impl Worker {
             match self.inbox.try_recv() {
                 Ok(Command::Apply(update, done)) => {
                     self.shard.apply(&update, now, &mut desk.outbox);
-                    flush(&self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+                    flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
                     let _ = done.send(());
                 }
                 Ok(Command::Report(answer)) => {
@@ -162,23 +160,28 @@ impl Worker {
         for (from, datagram) in batch.datagrams() {
             self.shard.handle_datagram(from, datagram, now, &mut desk.outbox);
             if desk.outbox.is_full() {
-                flush(&self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+                flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
             }
         }
         Ok(())
     }
 
     fn take_packets(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
+        let Self { shard, tun, udp, .. } = self;
+        let Desk { outbox, tun_inlet, losses, .. } = desk;
+        let mut flushed = false;
         for _ in 0..TUN_BATCH {
-            match self.tun.read(&mut desk.packet) {
-                Ok(bytes) => {
-                    self.shard.handle_packet(&desk.packet[..bytes], now, &mut desk.outbox);
-                    if desk.outbox.is_full() {
-                        flush(&self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
-                    }
-                }
+            match tun.receive(tun_inlet) {
+                Ok(Ok(mut burst)) => shard.handle_burst(&mut burst, now, outbox, |outbox| {
+                    flush(tun, udp, outbox, losses);
+                    flushed = true;
+                }),
+                Ok(Err(_)) => losses.add(Loss::TunMalformed, 1),
                 Err(refused) if is_passing(&refused) => return Ok(()),
                 Err(refused) => return Err(WorkerError::TunGone(refused)),
+            }
+            if flushed {
+                break;
             }
         }
         Ok(())
@@ -186,20 +189,14 @@ impl Worker {
 }
 
 /// Hands over everything that the shard has to say. What the kernel will not take is counted.
-fn flush(tun: &TunQueue, udp: &UdpPort, outbox: &mut Outbox, losses: &mut Losses) {
+fn flush(tun: &mut TunPort, udp: &UdpPort, outbox: &mut Outbox, losses: &mut Losses) {
     if outbox.is_empty() {
         return;
     }
     for run in outbox.runs() {
         udp.send(&run, losses);
     }
-    for packet in outbox.packets() {
-        match tun.write(packet) {
-            Ok(_) => {}
-            Err(refused) if refused.kind() == ErrorKind::WouldBlock => losses.add(Loss::TunFull, 1),
-            Err(_) => losses.add(Loss::TunRefused, 1),
-        }
-    }
+    tun.deliver(outbox.packets(), losses);
     outbox.clear();
 }
 

@@ -5,3 +5,4 @@
 #[cfg(test)]
 pub(crate) mod netns;
 pub(crate) mod tun;
+pub(crate) mod udp;

@@ -4,67 +4,86 @@
 //! takes its addresses and routes with it, and only the leak guard outlives it.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// `IFNAMSIZ` of `linux/if.h` less the closing zero.
 pub(crate) const NAME_MAX_BYTES: usize = 15;
 
-/// What a TUN file descriptor is asked for, beside `IFF_TUN` and `IFF_NO_PI` (`linux/if_tun.h`).
+/// Offloads that a TUN is asked for (`TUN_F_*` of `linux/if_tun.h`): checksums, and segmentation of
+/// TCP, with congestion marks too.
+const TCP_OFFLOADS: libc::c_uint = 0x01 | 0x02 | 0x04 | 0x08;
+/// The same for UDP (`TUN_F_USO4`, `TUN_F_USO6`), which kernels have since 6.2, both or none.
+const UDP_OFFLOADS: libc::c_uint = 0x20 | 0x40;
+
+/// What a TUN is asked for, beside `IFF_TUN` and `IFF_NO_PI` (`linux/if_tun.h`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Features {
     /// Several queues on one interface (`IFF_MULTI_QUEUE`). Every queue must ask for the same.
     pub(crate) multi_queue: bool,
-    /// Every packet is preceded by a `virtio_net_hdr` (`IFF_VNET_HDR`); what offloads need.
-    pub(crate) vnet_header: bool,
+    /// Super-packets, as far as the kernel has them.
+    pub(crate) offload: bool,
 }
 
-impl Features {
-    fn flags(self) -> libc::c_int {
-        let optional = |wanted, flag| if wanted { flag } else { 0 };
-        libc::IFF_TUN
-            | libc::IFF_NO_PI
-            | optional(self.multi_queue, libc::IFF_MULTI_QUEUE)
-            | optional(self.vnet_header, libc::IFF_VNET_HDR)
-    }
+/// What a TUN gives and takes beside single packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Offload {
+    /// Every packet is preceded by a `virtio_net_hdr` (`IFF_VNET_HDR`), both ways.
+    pub(crate) headers: bool,
+    /// Super-packets of TCP.
+    pub(crate) tcp: bool,
+    /// Super-packets of UDP.
+    pub(crate) udp: bool,
 }
 
 /// One queue of a TUN interface, non-blocking.
 #[derive(Debug)]
 pub(crate) struct TunQueue {
     fd: OwnedFd,
+    offload: Offload,
 }
 
 impl TunQueue {
-    /// Attaches to the interface `name`, and makes it where it does not exist.
+    /// Attaches to the interface `name`, and makes it where it does not exist. What of the offloads the
+    /// kernel refuses is done without; [`offload`](Self::offload) says what there is.
     ///
     /// # Errors
     /// `InvalidInput` for a name that no interface can have; else what the kernel answers: `EPERM`
     /// without `CAP_NET_ADMIN`, `EBUSY` where another process holds the interface, `ENOENT` without
     /// `/dev/net/tun`.
     pub(crate) fn open(name: &str, features: Features) -> io::Result<Self> {
-        let mut request = interface_request(name)?;
-        request.ifr_ifru.ifru_flags = libc::c_short::try_from(features.flags())
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")?;
-        let fd = OwnedFd::from(file);
-        set_interface(&fd, &mut request)?;
-        Ok(Self { fd })
+        let Features { multi_queue, offload } = features;
+        if !offload {
+            return Ok(Self { fd: attach(name, multi_queue, false)?, offload: Offload::default() });
+        }
+        match attach(name, multi_queue, true) {
+            Ok(fd) => {
+                let offload = ask_for_offloads(&fd);
+                Ok(Self { fd, offload })
+            }
+            Err(refused) if refused.raw_os_error() == Some(libc::EINVAL) => {
+                Self::open(name, Features { offload: false, ..features })
+            }
+            Err(refused) => Err(refused),
+        }
     }
 
-    /// Reads one packet. `WouldBlock` when there is none.
+    /// What the queue gives and takes.
+    pub(crate) fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    /// Reads one packet or super-packet, after its header if there are headers. `WouldBlock` when there
+    /// is none.
     pub(crate) fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.fd, packet)?)
     }
 
-    /// Writes one packet. `WouldBlock` when the queue is full.
-    pub(crate) fn write(&self, packet: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(&self.fd, packet)?)
+    /// Writes one packet or super-packet, whose parts are given in order. `WouldBlock` when the queue
+    /// is full.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::writev(&self.fd, parts)?)
     }
 }
 
@@ -94,11 +113,48 @@ fn interface_request(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
+fn attach(name: &str, multi_queue: bool, headers: bool) -> io::Result<OwnedFd> {
+    let optional = |wanted, flag| if wanted { flag } else { 0 };
+    let flags = libc::IFF_TUN
+        | libc::IFF_NO_PI
+        | optional(multi_queue, libc::IFF_MULTI_QUEUE)
+        | optional(headers, libc::IFF_VNET_HDR);
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    let fd = OwnedFd::from(file);
+    set_interface(&fd, &mut request)?;
+    Ok(fd)
+}
+
+/// Asks for all offloads, then for fewer.
+fn ask_for_offloads(fd: &OwnedFd) -> Offload {
+    let takes = |offloads| set_offloads(fd, offloads).is_ok();
+    let udp = takes(TCP_OFFLOADS | UDP_OFFLOADS);
+    Offload { headers: true, tcp: udp || takes(TCP_OFFLOADS), udp }
+}
+
 #[expect(unsafe_code, reason = "no safe crate in the workspace offers TUNSETIFF")]
 fn set_interface(fd: &OwnedFd, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and outlives the call; the
     // descriptor is open for as long as `fd` is borrowed.
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, std::ptr::from_mut(request)) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe crate in the workspace offers TUNSETOFFLOAD")]
+fn set_offloads(fd: &OwnedFd, offloads: libc::c_uint) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its flags by value and no pointer; the descriptor is open for as long
+    // as `fd` is borrowed.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) }
+    {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -135,12 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn several_queues_and_headers_are_there_for_the_asking() {
+    fn several_queues_and_offloads_are_there_for_the_asking() {
         netns::in_private_network(|| {
-            let features = Features { multi_queue: true, vnet_header: true };
+            let features = Features { multi_queue: true, offload: true };
             let first = TunQueue::open("pw-test1", features).unwrap();
             let second = TunQueue::open("pw-test1", features).unwrap();
             assert_ne!(first.as_fd().as_raw_fd(), second.as_fd().as_raw_fd());
+            assert!(first.offload().headers && first.offload().tcp);
+            drop((first, second));
+            netns::wait_until_gone("pw-test1");
+            let plain = TunQueue::open("pw-test1", Features::default()).unwrap();
+            assert_eq!(plain.offload(), Offload::default());
         });
     }
 }

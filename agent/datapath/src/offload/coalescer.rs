@@ -14,7 +14,7 @@ use crate::packet::checksum::Sum;
 const OPEN_MAX: usize = 16;
 /// Packets in one group: what the kernel takes of UDP (`UDP_MAX_SEGMENTS` since 6.9), and below the
 /// slices that one `writev` takes (`IOV_MAX`).
-pub(super) const GROUP_MAX: u16 = 128;
+const GROUP_MAX: u16 = 128;
 /// The largest IP packet.
 const PACKET_MAX_BYTES: usize = 65_535;
 /// No item comes after this one.
@@ -71,6 +71,13 @@ pub struct Merging {
     pub tcp: bool,
     /// UDP datagrams.
     pub udp: bool,
+}
+
+impl Merging {
+    /// This, but not `kind`.
+    pub fn without(self, kind: Self) -> Self {
+        Self { tcp: self.tcp && !kind.tcp, udp: self.udp && !kind.udp }
+    }
 }
 
 /// Groups the packets of a batch. Allocates for the largest batch that it has seen, once.
@@ -341,6 +348,15 @@ impl<'a> Gathered<'a> {
         }
         let header_bytes = VNET_HEADER_BYTES + skipped;
         Self { headers, header_bytes, skipped, group: *group, links, batch }
+    }
+
+    /// The most packets that one of these is.
+    pub const COUNT_MAX: usize = GROUP_MAX as usize;
+
+    /// What of [`Merging`] made this one out of several.
+    pub fn kind(&self) -> Merging {
+        let upper = self.group.layout.map(|layout| layout.upper);
+        Merging { tcp: upper == Some(Upper::Tcp), udp: upper == Some(Upper::Udp) }
     }
 
     /// How many packets these are.
