@@ -3,6 +3,12 @@
 //!
 //! A peer's number is its place here and is used again after it; its receiver index is drawn at random
 //! so that a datagram meant for a former peer finds nobody. `index mod shards` is the owning shard.
+//!
+//! A shard is told of every peer of the agent and has tunnels only for its own. Of another shard's peer
+//! it keeps what names the owner, under a number like any other: [`Peers::at`] does not find it,
+//! [`Peers::owner`] does.
+
+mod owner;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +18,12 @@ use std::time::Instant;
 use foldhash::fast::RandomState as FastState;
 use partywall_proto::ids::AgentId;
 use partywall_proto::keys::WireguardKey;
+use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::Peer;
+
+pub use owner::{OWNER_BITS, owner_of_address};
+
+use owner::owner_of_peer;
 
 use crate::counters::Traffic;
 use crate::filter::{PEERS_MAX, PeerView};
@@ -97,12 +108,53 @@ pub(crate) enum PeerChange {
     OtherSession(u32),
     /// There is a new tunnel under this number; flows of the former must be cut.
     New(u32),
+    /// It had this number and is another shard's now; its flows must be cut.
+    Left(u32),
 }
 
-/// All peers of a shard.
+/// A place in the table. Boxed: a tunnel is large, and most places may be other shards'.
+#[derive(Debug)]
+enum Slot {
+    Mine(Box<PeerEntry>),
+    Theirs(Box<Theirs>),
+}
+
+/// A peer of another shard.
+#[derive(Debug)]
+struct Theirs {
+    owner: u16,
+    agent: AgentId,
+    public_key: WireguardKey,
+    allowed_ips: Vec<Prefix>,
+}
+
+impl Slot {
+    fn agent(&self) -> &AgentId {
+        match self {
+            Self::Mine(entry) => &entry.config.agent,
+            Self::Theirs(theirs) => &theirs.agent,
+        }
+    }
+
+    fn public_key(&self) -> &WireguardKey {
+        match self {
+            Self::Mine(entry) => &entry.config.public_key,
+            Self::Theirs(theirs) => &theirs.public_key,
+        }
+    }
+
+    fn allowed_ips(&self) -> &[Prefix] {
+        match self {
+            Self::Mine(entry) => &entry.config.allowed_ips,
+            Self::Theirs(theirs) => &theirs.allowed_ips,
+        }
+    }
+}
+
+/// All peers that a shard knows: its own, and whose the others are.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    entries: Vec<Option<PeerEntry>>,
+    slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     by_agent: BTreeMap<AgentId, u32>,
     by_key: HashMap<WireguardKey, u32>,
@@ -118,7 +170,7 @@ impl Peers {
     /// No peers yet, for shard `shard` of `shards`.
     pub(crate) fn new(shard: u16, shards: u16) -> Self {
         Self {
-            entries: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             by_agent: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -131,8 +183,8 @@ impl Peers {
         }
     }
 
-    /// Adds a peer or brings it up to date. A tunnel whose keys stay goes on. None if there is no
-    /// room for another peer.
+    /// Adds a peer or brings it up to date. A tunnel whose keys stay goes on, while its owner does.
+    /// None if there is no room for another peer.
     pub(crate) fn set(
         &mut self,
         peer: &Peer,
@@ -140,14 +192,17 @@ impl Peers {
         now: Instant,
     ) -> Option<PeerChange> {
         // Another agent's key moves to this one only if that agent loses it.
-        if let Some(holder) = self.by_key.get(&peer.public_key).and_then(|&at| self.at(at))
-            && holder.config.agent != peer.agent
+        let holder = self.by_key.get(&peer.public_key).and_then(|&number| self.slot(number));
+        if let Some(agent) = holder.map(Slot::agent).filter(|&agent| *agent != peer.agent).cloned()
         {
-            let agent = holder.config.agent.clone();
             self.remove(&agent);
         }
+        let owner = owner_of_peer(&peer.allowed_ips, self.shards);
+        if owner != self.shard {
+            return self.set_theirs(owner, peer);
+        }
         if let Some(&number) = self.by_agent.get(&peer.agent) {
-            if self.at(number)?.keeps_tunnel(peer) {
+            if self.at(number).is_some_and(|entry| entry.keeps_tunnel(peer)) {
                 return self.update(number, peer);
             }
             self.remove(&peer.agent);
@@ -158,10 +213,12 @@ impl Peers {
     /// Takes a peer out; its former number if it was there.
     pub(crate) fn remove(&mut self, agent: &AgentId) -> Option<u32> {
         let number = self.by_agent.remove(agent)?;
-        let entry = self.entries[number as usize].take()?;
-        self.by_key.remove(&entry.config.public_key);
-        self.by_index.remove(&entry.index);
-        self.unroute(number, &entry.config);
+        let slot = self.slots[number as usize].take()?;
+        self.by_key.remove(slot.public_key());
+        if let Slot::Mine(entry) = &slot {
+            self.by_index.remove(&entry.index);
+        }
+        self.unroute(number, slot.allowed_ips());
         self.free.push(number);
         Some(number)
     }
@@ -171,20 +228,34 @@ impl Peers {
         *self = Self::new(self.shard, self.shards);
     }
 
-    /// The peer of this number.
+    /// The peer of this number, if it is this shard's.
     pub(crate) fn at(&self, number: u32) -> Option<&PeerEntry> {
-        self.entries.get(number as usize)?.as_ref()
+        match self.slot(number)? {
+            Slot::Mine(entry) => Some(entry),
+            Slot::Theirs(_) => None,
+        }
     }
 
-    /// The peer of this number.
+    /// The peer of this number, if it is this shard's.
     pub(crate) fn at_mut(&mut self, number: u32) -> Option<&mut PeerEntry> {
-        self.entries.get_mut(number as usize)?.as_mut()
+        match self.slots.get_mut(number as usize)?.as_mut()? {
+            Slot::Mine(entry) => Some(entry),
+            Slot::Theirs(_) => None,
+        }
+    }
+
+    /// The other shard that the peer of this number belongs to; none if it is this one's, or nobody's.
+    pub(crate) fn owner(&self, number: u32) -> Option<u16> {
+        match self.slot(number)? {
+            Slot::Mine(_) => None,
+            Slot::Theirs(theirs) => Some(theirs.owner),
+        }
     }
 
     /// Numbers in use are below this.
     pub(crate) fn numbers(&self) -> u32 {
         // Bounded by PEERS_MAX.
-        self.entries.len() as u32
+        self.slots.len() as u32
     }
 
     /// The peer with this name.
@@ -207,14 +278,30 @@ impl Peers {
         self.routes.find(address).copied()
     }
 
-    /// The names of all peers, in order.
+    /// The names of all peers, other shards' too, in order.
     pub(crate) fn agents(&self) -> impl Iterator<Item = &AgentId> {
         self.by_agent.keys()
     }
 
-    /// All peers, in the order of their names.
+    /// This shard's peers, in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PeerEntry> {
         self.by_agent.values().filter_map(|&number| self.at(number))
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    /// Notes another shard's peer, and gives it up where it was this one's.
+    fn set_theirs(&mut self, owner: u16, peer: &Peer) -> Option<PeerChange> {
+        let held = self.by_agent.get(&peer.agent).copied();
+        let left = held.filter(|&number| self.at(number).is_some());
+        self.remove(&peer.agent);
+        let Peer { agent, public_key, allowed_ips, .. } = peer.clone();
+        let number = self.free_number()?;
+        let theirs = Theirs { owner, agent, public_key, allowed_ips };
+        self.place(number, peer, Slot::Theirs(Box::new(theirs)));
+        Some(left.map_or(PeerChange::None, PeerChange::Left))
     }
 
     fn update(&mut self, number: u32, peer: &Peer) -> Option<PeerChange> {
@@ -224,8 +311,8 @@ impl Peers {
             entry.endpoint = peer.endpoints.first().copied().or(entry.endpoint);
         }
         if before.allowed_ips != peer.allowed_ips {
-            self.unroute(number, &before);
-            self.route(number, peer);
+            self.unroute(number, &before.allowed_ips);
+            self.route(number, &peer.allowed_ips);
         }
         let session = |peer: &Peer| peer.session.as_ref().map(|session| session.id.clone());
         Some(if session(&before) != session(peer) {
@@ -239,18 +326,11 @@ impl Peers {
 
     fn add(&mut self, peer: &Peer, identity: &Identity, now: Instant) -> Option<u32> {
         let index = self.draw_index()?;
-        let number = match self.free.pop() {
-            Some(number) => number,
-            None if self.entries.len() >= PEERS_MAX as usize => return None,
-            None => {
-                self.entries.push(None);
-                self.numbers() - 1
-            }
-        };
+        let number = self.free_number()?;
         let Peer { public_key, preshared_key, keepalive_s, .. } = peer;
         let tunnel =
             Tunnel::new(identity, public_key, preshared_key.as_ref(), *keepalive_s, index, now);
-        self.entries[number as usize] = Some(PeerEntry {
+        let entry = PeerEntry {
             number,
             config: peer.clone(),
             tunnel,
@@ -261,23 +341,40 @@ impl Peers {
             sent: Traffic::default(),
             index,
             unanswered_calls: 0,
-        });
-        self.by_agent.insert(peer.agent.clone(), number);
-        self.by_key.insert(peer.public_key, number);
+        };
         self.by_index.insert(index, number);
-        self.route(number, peer);
+        self.place(number, peer, Slot::Mine(Box::new(entry)));
         Some(number)
     }
 
-    fn route(&mut self, number: u32, peer: &Peer) {
-        for prefix in &peer.allowed_ips {
+    /// A number that no peer has; none if they have run out.
+    fn free_number(&mut self) -> Option<u32> {
+        if let Some(number) = self.free.pop() {
+            return Some(number);
+        }
+        if self.slots.len() >= PEERS_MAX as usize {
+            return None;
+        }
+        self.slots.push(None);
+        Some(self.numbers() - 1)
+    }
+
+    fn place(&mut self, number: u32, peer: &Peer, slot: Slot) {
+        self.slots[number as usize] = Some(slot);
+        self.by_agent.insert(peer.agent.clone(), number);
+        self.by_key.insert(peer.public_key, number);
+        self.route(number, &peer.allowed_ips);
+    }
+
+    fn route(&mut self, number: u32, allowed_ips: &[Prefix]) {
+        for prefix in allowed_ips {
             self.routes.insert(*prefix, number);
         }
     }
 
     /// Takes out the peer's prefixes, but not one that another peer was given since.
-    fn unroute(&mut self, number: u32, peer: &Peer) {
-        for prefix in &peer.allowed_ips {
+    fn unroute(&mut self, number: u32, allowed_ips: &[Prefix]) {
+        for prefix in allowed_ips {
             if self.routes.at(*prefix) == Some(&number) {
                 self.routes.remove(*prefix);
             }
@@ -356,5 +453,46 @@ mod tests {
         assert_eq!(set(&mut peers, &peer("a", 1, &["10.0.0.1"])), PeerChange::None);
         assert_eq!(set(&mut peers, &peer("a", 2, &["10.0.0.1"])), PeerChange::New(0));
         assert_ne!(peers.at(0).unwrap().index, index);
+    }
+
+    #[test]
+    fn another_shards_peer_is_found_without_a_tunnel() {
+        let mut peers = Peers::new(0, 2);
+        let theirs = peer("a", 1, &["10.0.0.1"]);
+        assert_eq!(set(&mut peers, &theirs), PeerChange::None);
+        let number = peers.by_address(Address::v4([10, 0, 0, 1])).unwrap();
+        assert_eq!(
+            (peers.by_key(&theirs.public_key), peers.owner(number)),
+            (Some(number), Some(1))
+        );
+        assert!(peers.at(number).is_none() && peers.iter().next().is_none());
+        assert_eq!(peers.remove(&theirs.agent), Some(number));
+        assert_eq!(peers.by_address(Address::v4([10, 0, 0, 1])), None);
+        assert_eq!((peers.by_key(&theirs.public_key), peers.owner(number)), (None, None));
+    }
+
+    #[test]
+    fn a_peer_whose_address_moves_it_to_another_shard_loses_its_tunnel_and_may_come_back() {
+        let mut peers = Peers::new(0, 2);
+        set(&mut peers, &peer("a", 1, &["10.0.0.2"]));
+        let index = peers.at(0).unwrap().index;
+        assert_eq!(set(&mut peers, &peer("a", 1, &["10.0.0.1"])), PeerChange::Left(0));
+        assert_eq!((peers.by_index(index), peers.owner(0)), (None, Some(1)));
+        assert_eq!(set(&mut peers, &peer("a", 1, &["10.0.0.2"])), PeerChange::New(0));
+        assert_eq!((peers.owner(0), peers.at(0).is_some()), (None, true));
+    }
+
+    #[test]
+    fn a_key_or_an_address_of_another_shards_peer_can_move_to_one_of_this() {
+        let mut peers = Peers::new(0, 2);
+        set(&mut peers, &peer("a", 1, &["10.0.0.1"]));
+        set(&mut peers, &peer("c", 3, &["10.0.0.3"]));
+        let mine = peer("b", 1, &["10.0.0.2"]);
+        set(&mut peers, &mine);
+        assert_eq!(peers.by_address(Address::v4([10, 0, 0, 1])), None);
+        assert!(peers.by_key(&mine.public_key).is_some_and(|number| peers.at(number).is_some()));
+        set(&mut peers, &peer("d", 4, &["10.0.0.3"]));
+        peers.remove(&"device/c".parse().unwrap());
+        assert!(peers.by_address(Address::v4([10, 0, 0, 3])).is_some());
     }
 }

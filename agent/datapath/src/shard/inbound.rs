@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Outbox, Role, Shard, canonical, check_travel, unreadable};
+use super::{Call, Outbox, Role, Shard, canonical, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::packet::{self, Ecn, Packet};
 use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, Opened, Refusal, TunnelError};
@@ -62,9 +62,31 @@ impl Shard {
                 self.admit(from.address, datagram, now, out)?;
                 let key = self.identity.initiator(datagram).ok_or(DropReason::BadHandshake)?;
                 let number = self.peers.by_key(&key).ok_or(DropReason::UnknownPeer)?;
+                if let Some(owner) = self.peers.owner(number) {
+                    let call = Call::new(owner, from.address, key, datagram);
+                    return out.hand_over(call).ok_or(DropReason::OtherShard);
+                }
                 self.receive_handshake(number, message, from.address, datagram, now, out)
             }
         }
+    }
+
+    /// Takes a call that another shard has let in: it was counted there, and is not counted again.
+    pub fn handle_call(&mut self, call: &Call, now: Instant, out: &mut Outbox) {
+        if let Err(reason) = self.answer(call, now, out) {
+            self.counters.drop(reason);
+        }
+    }
+
+    fn answer(&mut self, call: &Call, now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
+        if self.frame.is_none() {
+            return Err(DropReason::NoConfig);
+        }
+        let number = self.peers.by_key(&call.caller).ok_or(DropReason::UnknownPeer)?;
+        if self.peers.owner(number).is_some() {
+            return Err(DropReason::OtherShard);
+        }
+        self.receive_handshake(number, Message::Initiation, call.from, &call.bytes, now, out)
     }
 
     fn admit(

@@ -16,6 +16,7 @@ mod deadlines;
 mod inbound;
 mod outbound;
 mod outbox;
+mod owner;
 mod status;
 mod timers;
 mod update;
@@ -28,10 +29,12 @@ use partywall_proto::overlay::Session;
 
 pub use inbound::Origin;
 pub use outbox::{Datagram, Outbox, Run};
+pub use owner::{Call, owner_of};
 pub use status::{Explanation, PeerStatus, Query};
 pub use update::Update;
 
 pub use crate::counters::{Counters, Traffic};
+pub use crate::peers::{OWNER_BITS, owner_of_address};
 pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
 use calls::Repetition;
@@ -40,21 +43,10 @@ use deadlines::Deadlines;
 use crate::filter::{DropReason, Filter};
 use crate::packet::{Address, PacketError};
 use crate::peers::Peers;
-use crate::tunnel::{Identity, Message};
+use crate::tunnel::Identity;
 
 /// Largest IP packet.
 const PACKET_MAX_BYTES: usize = 65_535;
-
-/// The shard that a datagram belongs to, out of `shards`; none for a handshake initiation, which any
-/// shard may take and only the peer's own can answer, and for what is not WireGuard.
-///
-/// The owner is `index mod shards`, where the index is the upper 24 bits of the receiver index: the
-/// lower 8 number the peer's successive sessions.
-pub fn owner_of(datagram: &[u8], shards: u16) -> Option<u16> {
-    let index = Message::read(datagram)?.receiver()?;
-    // A remainder by a u16 fits one.
-    Some((index % u32::from(shards.max(1))) as u16)
-}
 
 /// One thread's share of the data path.
 #[derive(Debug)]

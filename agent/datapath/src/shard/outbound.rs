@@ -90,7 +90,7 @@ impl Shard {
             }
         }
         let number = self.peers.by_address(packet.destination).ok_or(DropReason::NoRoute)?;
-        let entry = self.peers.at(number).ok_or(DropReason::NoRoute)?;
+        let entry = self.peers.at(number).ok_or(DropReason::OtherShard)?;
         match self.filter.verdict(Direction::IntoTunnel, packet, &entry.view(), now) {
             Verdict::Pass => Ok(number),
             Verdict::Drop(reason) => Err(reason),

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::Call;
 use crate::offload::Batch;
 use crate::packet::Ecn;
 
@@ -18,6 +19,9 @@ const ITEM_MAX_BYTES: usize = 65_535 + 16 + 32;
 const ITEMS: usize = Outbox::ITEMS;
 /// Room that `is_full` keeps: one call may say this much (a peer's waiting packets).
 const ITEM_MARGIN: usize = 64;
+/// Calls for other shards: about as many as a second's worth that a shard lets in without a cookie
+/// comes in one batch.
+const CALLS: usize = 64;
 /// Bytes of one kind: fits a core's second-level cache, and holds a full batch of 64 at MTU 1500.
 const ARENA_BYTES: usize = 256 << 10;
 /// Segments that Linux takes in one `UDP_SEGMENT` call (`UDP_MAX_SEGMENTS` before 6.9).
@@ -56,6 +60,7 @@ pub struct Outbox {
     /// Of each datagram, where it goes and what it says of congestion.
     headings: Vec<(SocketAddr, Ecn)>,
     packets: Arena,
+    calls: Vec<Call>,
 }
 
 impl Default for Outbox {
@@ -71,17 +76,18 @@ impl Outbox {
     /// An empty outbox, with all the memory that it will ever have.
     pub fn new() -> Self {
         let headings = Vec::with_capacity(ITEMS);
-        Self { datagrams: Arena::new(), headings, packets: Arena::new() }
+        let calls = Vec::with_capacity(CALLS);
+        Self { datagrams: Arena::new(), headings, packets: Arena::new(), calls }
     }
 
     /// Whether the next call to the shard might not find room: flush and clear first.
     pub fn is_full(&self) -> bool {
-        self.datagrams.is_full() || self.packets.is_full()
+        self.datagrams.is_full() || self.packets.is_full() || self.calls.len() == CALLS
     }
 
     /// Whether there is nothing to flush.
     pub fn is_empty(&self) -> bool {
-        self.datagrams.items.is_empty() && self.packets.items.is_empty()
+        self.datagrams.items.is_empty() && self.packets.items.is_empty() && self.calls.is_empty()
     }
 
     /// Forgets what was flushed.
@@ -89,6 +95,7 @@ impl Outbox {
         self.datagrams.clear();
         self.headings.clear();
         self.packets.clear();
+        self.calls.clear();
     }
 
     /// The datagrams for the UDP socket, in order.
@@ -115,6 +122,16 @@ impl Outbox {
     /// The packets for the TUN, in order.
     pub fn packets(&self) -> Batch<'_> {
         Batch::new(&self.packets.bytes, &self.packets.items)
+    }
+
+    /// Calls that this shard let in and other shards are to answer.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Keeps a call for its owner; none if there is no room.
+    pub(crate) fn hand_over(&mut self, call: Call) -> Option<()> {
+        (self.calls.len() < CALLS).then(|| self.calls.push(call))
     }
 
     /// Room for a datagram of up to `bytes`; see [`send`](Self::send).

@@ -4,5 +4,6 @@ mod bursts;
 mod drops;
 mod lab;
 mod promises;
+mod shards;
 mod status;
 mod timers;

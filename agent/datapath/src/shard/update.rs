@@ -86,6 +86,7 @@ impl Shard {
                 self.filter.cut_peer(number);
                 self.filter.judge_anew();
             }
+            PeerChange::Left(number) => self.filter.cut_peer(number),
             PeerChange::New(number) => {
                 self.filter.cut_peer(number);
                 // At once and not at the first packet: by then the person is waiting.
