@@ -4,13 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use partywall_tests::hostile::{
     Datagram, Handshake, Injector, Keys, RawTunnel, Row, Scene, Side, rows, rows_below_ip,
 };
 use partywall_tests::lab::{wait_for, wire};
-use partywall_tests::stage::{INTERFACE, INTRANET, Line, Stage, Stock};
+use partywall_tests::stage::{INTERFACE, INTRANET, Line, PATIENCE, Stage, Stock};
 
 const GATEWAY: &str = "gw-council";
 const ENDPOINT: &str = "198.51.100.21:51820";
@@ -67,7 +66,7 @@ impl Hostile {
         row.packets.iter().for_each(|packet| send(packet));
         let mut grown = BTreeMap::new();
         let expected = BTreeMap::from([(row.reason.to_owned(), row.dropped() as u64)]);
-        let _ = wait_for("the drops are counted", Duration::from_secs(2), || {
+        let _ = wait_for("the drops are counted", PATIENCE, || {
             grown = difference(&before, &self.stage.drops(GATEWAY));
             grown.values().sum::<u64>() >= row.dropped() as u64
         });
@@ -112,7 +111,7 @@ fn every_hostile_packet_is_dropped_and_counted_and_no_network_sees_it() {
     );
     let host = hostile.stage.host("desk-3").clone();
     host.ok(&["sysctl", "-qw", &format!("net.ipv6.conf.{INTERFACE}.disable_ipv6=1")]).unwrap();
-    wait_for("the hostile peer has a tunnel", Duration::from_secs(15), || {
+    wait_for("the hostile peer has a tunnel", PATIENCE, || {
         hostile.stock.has_handshake(&hostile.stage)
     })
     .unwrap();
@@ -143,7 +142,7 @@ fn every_hostile_packet_is_dropped_and_counted_and_no_network_sees_it() {
     let seen = wire::judge(&underlay.stop().unwrap(), &hostile.stage.allowed());
     assert!(seen.violations.is_empty(), "the underlay saw some of it: {seen}");
     for line in &mut hostile.honest {
-        assert!(line.answers(Duration::from_secs(2)), "the honest flow died");
+        assert!(line.answers(PATIENCE), "the honest flow died");
     }
     assert_eq!(hostile.stage.page("desk-2", INTRANET[0]).as_deref(), Some("NHS records"));
     // The table is dropped for what it is, and not because nothing gets through: an honest packet does.
@@ -154,7 +153,9 @@ fn every_hostile_packet_is_dropped_and_counted_and_no_network_sees_it() {
     );
     let council = hostile.stage.lab().capture("council").unwrap();
     socket.send(&tunnel.seal(&honest.bytes())).unwrap();
-    wait_for("the echo comes back", Duration::from_secs(5), || socket.receive().is_some()).unwrap();
+    // Data (type 4) with something in it; a keepalive is 32 bytes.
+    let is_echo = |datagram: Vec<u8>| datagram[0] == 4 && datagram.len() > 32;
+    wait_for("the echo comes back", PATIENCE, || socket.receive().is_some_and(is_echo)).unwrap();
     let seen = wire::judge(&council.stop().unwrap(), &wire::Allowed::default());
     assert_eq!(seen.violations.len(), 2, "a datagram and its echo: {seen}");
 }

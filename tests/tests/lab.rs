@@ -14,7 +14,8 @@ fn the_building_has_two_networks_behind_their_gateways_and_a_lan_that_reaches_ne
     let lab = building();
     let page = |host: &str, address: &str| {
         let url = format!("http://{address}/");
-        lab.host(host).run(&["curl", "-sg", "--max-time", "2", &url]).unwrap()
+        let limits = ["--connect-timeout", "3", "--max-time", "20"];
+        lab.host(host).run(&[&["curl", "-sg"], &limits[..], &[&url]].concat()).unwrap()
     };
     for address in ["10.1.0.10", "[fd10:1::10]", "10.1.0.20"] {
         assert_eq!(page("gw-council", address).stdout.trim(), "Council intranet");
@@ -23,13 +24,13 @@ fn the_building_has_two_networks_behind_their_gateways_and_a_lan_that_reaches_ne
     }
     // The desks do reach the gateways and the controller on the underlay.
     for address in ["198.51.100.21", "198.51.100.10", "fd51::22"] {
-        lab.host("desk-1").ok(&["ping", "-c1", "-W2", address]).unwrap();
+        lab.host("desk-1").ok(&["ping", "-c1", "-W10", address]).unwrap();
     }
     let resolved = lab.host("desk-1").ok(&["getent", "hosts", "controller.hall.test"]).unwrap();
     assert!(resolved.contains("fd51::10"), "{resolved}");
     let echo = |to: &str| {
         lab.host("gw-nhs")
-            .run_with_input(&["socat", "-t2", "-T2", "-", to], "hello")
+            .run_with_input(&["socat", "-t5", "-T5", "-", to], "hello")
             .unwrap()
             .stdout
     };
@@ -71,7 +72,7 @@ fn nothing_is_left_of_a_lab() {
     assert!(std::path::Path::new(&sleeping).exists());
     std::mem::forget(sleeper);
     drop(lab);
-    wait_for("the lab is gone", Duration::from_secs(5), || {
+    wait_for("the lab is gone", Duration::from_secs(30), || {
         !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
             && !std::path::Path::new(&sleeping).join("cwd").exists()
     })

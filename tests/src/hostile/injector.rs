@@ -12,7 +12,7 @@ use pnet::datalink::{self, Channel, Config, DataLinkSender};
 use crate::lab::Host;
 
 /// How long [`Datagram::receive`] waits: no answer within it is none.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Puts raw IP packets onto a tunnel interface, past the host's own IP stack and its filters.
 pub struct Injector {

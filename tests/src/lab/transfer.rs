@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 use super::host::Host;
 use super::wait::{wait_for, within};
 
+/// Time for the first bytes, on a machine that does other things as well.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
 /// A download that is read as it comes. Dropping it ends it.
 #[derive(Debug)]
 pub struct Transfer {
@@ -28,7 +31,7 @@ impl Transfer {
     /// Starts a download of `url` on a host and waits for its first bytes.
     ///
     /// # Errors
-    /// Nothing comes within five seconds.
+    /// Nothing comes within [`START_LIMIT`].
     pub fn start(host: &Host, url: &str) -> Result<Self> {
         let mut child = host
             .command(&["curl", "--silent", "--globoff", "--no-buffer", "--output", "-", url])
@@ -55,7 +58,7 @@ impl Transfer {
         });
         let transfer = Self { child, seen };
         let what = format!("{url} sends its first bytes");
-        wait_for(&what, Duration::from_secs(5), || transfer.bytes() > 0)?;
+        wait_for(&what, START_LIMIT, || transfer.bytes() > 0)?;
         Ok(transfer)
     }
 

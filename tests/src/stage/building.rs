@@ -105,9 +105,12 @@ impl Stage {
             .unwrap_or_else(|error| panic!("{error:#}"));
     }
 
-    /// What a web server says to a host; none if nothing comes.
+    /// What a web server says to a host; none if it cannot be reached.
     pub fn page(&self, host: &str, url: &str) -> Option<String> {
-        let output = self.host(host).run(&["curl", "-sfg", "--max-time", "2", url]).unwrap();
+        // Long enough for two attempts at a connection (RFC 6298: the second after a second).
+        let limits = ["--connect-timeout", "3", "--max-time", "20"];
+        let output =
+            self.host(host).run(&[&["curl", "-sfg"], &limits[..], &[url]].concat()).unwrap();
         output.success().then(|| output.stdout.trim().to_owned())
     }
 

@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::PATIENCE;
 use crate::lab::Host;
 use anyhow::{Context, Result};
 
@@ -37,11 +38,7 @@ impl Line {
             }
         });
         let mut line = Self { child, input, lines, said: 0 };
-        anyhow::ensure!(
-            line.answers(Duration::from_secs(8)),
-            "{to} does not answer {}",
-            host.name()
-        );
+        anyhow::ensure!(line.answers(PATIENCE), "{to} does not answer {}", host.name());
         Ok(line)
     }
 

@@ -4,16 +4,20 @@
 //! Only tests use this. What a test wants done is done, or the test fails right there.
 #![expect(clippy::unwrap_used, reason = "a step that fails ends its test where it stands")]
 
+use std::time::Duration;
+
 mod alone;
 mod building;
 mod line;
 mod logs;
 mod stock;
-mod transfer;
 
 pub use alone::{ADDRESS, Alone};
 pub use building::{INTRANET, Stage, url};
 pub use line::Line;
 pub use logs::ShowLogs;
 pub use stock::{INTERFACE, Stock};
-pub use transfer::Transfer;
+
+/// Longer than whatever works takes, on a small machine that builds something else at the same time.
+/// Only a failure waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(40);

@@ -2,7 +2,7 @@
 
 use crate::lab::wait_for;
 
-use super::Stage;
+use super::{PATIENCE, Stage};
 
 /// The tunnel's interface and config name.
 pub const INTERFACE: &str = "wg0";
@@ -64,7 +64,7 @@ impl Stock {
         ];
         let up = [&up[..], &["wg-quick", "up", INTERFACE]].concat();
         host.ok(&up).unwrap_or_else(|error| panic!("{error:#}; the config is:\n{text}"));
-        wait_for("the tunnel's interface is up", std::time::Duration::from_secs(5), || {
+        wait_for("the tunnel's interface is up", PATIENCE, || {
             host.run(&["wg", "show", INTERFACE]).unwrap().success()
         })
         .unwrap();
