@@ -14,8 +14,9 @@ use crate::ipc::Reply;
 
 /// The controller checks a password on purpose slowly, and makes many wait their turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// From the controller's yes to the first handshake.
-const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3);
+/// From the controller's yes to the first handshake. One that is lost is repeated after five seconds
+/// (WireGuard's `REKEY_TIMEOUT`), and then there is time for its answer.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The one sign-in that may be under way.
 #[derive(Debug)]

@@ -99,7 +99,7 @@ async fn a_login_ends_when_the_gateway_has_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_does_not_answer_is_told_after_three_seconds() {
+async fn a_person_is_told_of_a_gateway_that_does_not_answer() {
     let mut desk = Desk::start("device/desk-1").await;
     let mut peer = desk.welcomed(None).await;
     let login = desk.login();
