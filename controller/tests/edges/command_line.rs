@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(40);
 
 const BUILDING: &str = "\
 organisations:
@@ -154,6 +155,15 @@ fn a_told_controller_stops_in_good_order_and_comes_back() {
     assert_eq!(place.ctl(&place.path("token"), &["diff", "-f", &building]), "");
 }
 
+/// A port that stays free until the controller takes it: below those that the kernel gives to clients
+/// (from 32768 on), and never the same twice.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000);
+    ports.take(2_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// A directory with everything of one controller.
 struct Place {
     directory: tempfile::TempDir,
@@ -172,8 +182,7 @@ impl Drop for Serving {
 
 impl Place {
     fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { directory: tempfile::tempdir().unwrap(), port }
+        Self { directory: tempfile::tempdir().unwrap(), port: free_port() }
     }
 
     fn initialised() -> Self {
