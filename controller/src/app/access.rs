@@ -24,8 +24,9 @@ use super::records::{
 use super::resources::page;
 use super::state::State;
 use super::{App, AppError, Principal, Resource, Result, random};
-use crate::domain::authority::{Access, Scope};
+use crate::domain::authority::Access;
 use crate::domain::password::PasswordHash;
+use crate::domain::scope::Scope;
 use crate::domain::totp::TotpSecret;
 
 /// Longest life of a token in seconds: two years.

@@ -17,9 +17,9 @@ use super::records::{
 };
 use super::state::State;
 use super::{AppError, Principal, Resource, Result, random};
-use crate::domain::authority::Scope;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::resource::path_of;
+use crate::domain::scope::Scope;
 use partywall_proto::admin::{TokenRole, Versioned};
 use partywall_proto::problem::Finding;
 

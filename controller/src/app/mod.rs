@@ -43,14 +43,16 @@ pub use self::clock::{Clock, ManualClock, SystemClock};
 pub use self::distribution::AgentStatus;
 pub use self::error::AppError;
 pub use self::feed::{AgentFeed, Welcome};
+pub use crate::domain::group_key::GroupKey;
 pub use crate::domain::principal::Principal;
-pub use crate::domain::resource::{GroupKey, Resource};
+pub use crate::domain::resource::Resource;
 
 type Result<T, E = AppError> = std::result::Result<T, E>;
 
-/// Longest wait for gateways to take a new peer before its device is told. A gateway that is slower
-/// costs the device one handshake retry, not its session.
-const GATEWAY_WAIT: Duration = Duration::from_millis(250);
+/// Longest wait for gateways to take a new peer before its device is told. Gateways answer within
+/// milliseconds; one that is slower costs the device a handshake, which it repeats after five seconds
+/// (WireGuard's `REKEY_TIMEOUT`), so a busy gateway is given some time.
+const GATEWAY_WAIT: Duration = Duration::from_secs(1);
 
 /// Password hashes computed at the same time; each takes 19 MiB.
 const HASHES_AT_ONCE: usize = 8;

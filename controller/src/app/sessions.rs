@@ -11,7 +11,8 @@ use super::change::Change;
 use super::records::session_key;
 use super::resources::page;
 use super::{App, AppError, Principal, Result};
-use crate::domain::authority::{Access, Scope};
+use crate::domain::authority::Access;
+use crate::domain::scope::Scope;
 use crate::domain::session::SessionRecord;
 
 impl App {

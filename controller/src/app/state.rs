@@ -22,8 +22,8 @@ use super::records::{
 use super::{AppError, Resource};
 use crate::domain::audit::ChainHead;
 use crate::domain::catalogue::Catalogue;
+use crate::domain::group_key::GroupKey;
 use crate::domain::policy::Compiled;
-use crate::domain::resource::GroupKey;
 use crate::domain::session::{PskSecret, SessionRecord};
 use crate::domain::throttle::Throttle;
 

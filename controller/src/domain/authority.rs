@@ -4,21 +4,11 @@
 //! resource changes hands, both the old and the new scope must allow it.
 
 use partywall_proto::admin::TokenRole;
-use partywall_proto::ids::OrganisationId;
 
-use super::audit::FACILITIES_CHAIN;
 use super::catalogue::Catalogue;
 use super::principal::Principal;
 use super::resource::Resource;
-
-/// Whose something is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// The buildings': facilities'.
-    Facilities,
-    /// One organisation's.
-    Organisation(OrganisationId),
-}
+use super::scope::Scope;
 
 /// What is to be done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +17,6 @@ pub enum Access {
     Read,
     /// Make, change or delete it.
     Write,
-}
-
-impl Scope {
-    /// The audit chain of what happens in this scope.
-    pub fn chain(&self) -> &str {
-        match self {
-            Self::Facilities => FACILITIES_CHAIN,
-            Self::Organisation(organisation) => organisation.as_str(),
-        }
-    }
 }
 
 impl Principal {

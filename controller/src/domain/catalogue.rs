@@ -6,29 +6,30 @@ use partywall_proto::admin::{
     BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
     UserSpec, Versioned,
 };
+use partywall_proto::ids::{BuildingId, DeviceId, GatewayId, OrganisationId, SegmentId, UserId};
 
-use super::resource::Resource;
+use super::group_key::GroupKey;
 
-/// One kind of resource, by name.
-pub type Table<K> = BTreeMap<<K as Resource>::Key, Versioned<K>>;
+/// One kind of resource, by what names it.
+pub type Table<Key, Spec> = BTreeMap<Key, Versioned<Spec>>;
 
 /// Everything that admins have set up.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     /// Bodies that own networks.
-    pub organisations: Table<OrganisationSpec>,
+    pub organisations: Table<OrganisationId, OrganisationSpec>,
     /// Sites.
-    pub buildings: Table<BuildingSpec>,
+    pub buildings: Table<BuildingId, BuildingSpec>,
     /// Networks as offered on the overlay.
-    pub segments: Table<SegmentSpec>,
+    pub segments: Table<SegmentId, SegmentSpec>,
     /// Agents that join a segment to its real network.
-    pub gateways: Table<GatewaySpec>,
+    pub gateways: Table<GatewayId, GatewaySpec>,
     /// Machines.
-    pub devices: Table<DeviceSpec>,
+    pub devices: Table<DeviceId, DeviceSpec>,
     /// Sets of users.
-    pub groups: Table<GroupSpec>,
+    pub groups: Table<GroupKey, GroupSpec>,
     /// People.
-    pub users: Table<UserSpec>,
+    pub users: Table<UserId, UserSpec>,
     /// Who may reach what, by segment.
-    pub policies: Table<PolicySpec>,
+    pub policies: Table<SegmentId, PolicySpec>,
 }

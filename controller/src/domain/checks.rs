@@ -12,7 +12,8 @@ use partywall_proto::overlay::{MTU_MAX, MTU_MIN};
 use partywall_proto::problem::Finding;
 
 use super::catalogue::Catalogue;
-use super::resource::{GroupKey, Resource};
+use super::group_key::GroupKey;
+use super::resource::Resource;
 use super::session::SessionRecord;
 
 /// Bounds of an organisation's one-time-code step in seconds.

@@ -10,7 +10,8 @@ use partywall_proto::nets::Protocol;
 
 use super::catalogue::Catalogue;
 use super::checks::{Findings, no_such};
-use super::resource::{GroupKey, Resource};
+use super::group_key::GroupKey;
+use super::resource::Resource;
 
 impl Catalogue {
     pub(super) fn check_policy(&self, policy: &PolicySpec, found: &mut Findings) {

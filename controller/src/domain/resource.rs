@@ -2,20 +2,19 @@
 //!
 //! A kind's word in paths, store keys, findings and the audit trail is the same: [`Resource::KIND`].
 
-use std::fmt::{self, Debug, Display};
+use std::fmt::{Debug, Display};
 
 use partywall_proto::admin::{
     BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
     UserSpec,
 };
-use partywall_proto::ids::{
-    BuildingId, DeviceId, GatewayId, GroupId, OrganisationId, SegmentId, UserId,
-};
+use partywall_proto::ids::{BuildingId, DeviceId, GatewayId, OrganisationId, SegmentId, UserId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::authority::Scope;
 use super::catalogue::{Catalogue, Table};
+use super::group_key::GroupKey;
+use super::scope::Scope;
 
 /// A kind of thing that an admin sets up. Implemented by the specs themselves.
 pub trait Resource:
@@ -29,9 +28,9 @@ pub trait Resource:
     /// The name of this one.
     fn key(&self) -> Self::Key;
     /// Where a catalogue keeps this kind.
-    fn table(catalogue: &Catalogue) -> &Table<Self>;
+    fn table(catalogue: &Catalogue) -> &Table<Self::Key, Self>;
     /// As [`Resource::table`], to change it.
-    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self>;
+    fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Key, Self>;
 
     /// Whose it is; none where it names something that is not there, which checks refuse.
     fn scope(&self, catalogue: &Catalogue) -> Option<Scope>;
@@ -45,21 +44,6 @@ pub trait Resource:
 /// The path of `key` among its kind: `groups/council/staff`.
 pub fn path_of<K: Resource>(key: &K::Key) -> String {
     format!("{}/{key}", K::KIND)
-}
-
-/// Names a group: its name is unique within its organisation only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupKey {
-    /// Whose group.
-    pub organisation: OrganisationId,
-    /// Which one.
-    pub name: GroupId,
-}
-
-impl Display for GroupKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.organisation, self.name)
-    }
 }
 
 macro_rules! resources {
@@ -79,11 +63,11 @@ macro_rules! resources {
                 $scope
             }
 
-            fn table(catalogue: &Catalogue) -> &Table<Self> {
+            fn table(catalogue: &Catalogue) -> &Table<Self::Key, Self> {
                 &catalogue.$table
             }
 
-            fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self> {
+            fn table_mut(catalogue: &mut Catalogue) -> &mut Table<Self::Key, Self> {
                 &mut catalogue.$table
             }
         }
