@@ -13,14 +13,12 @@ use serde::Deserialize;
 
 use super::Edge;
 use super::extract::{Bearer, Body, Named, PageParams, Params};
-use super::problem::Refusal;
+use super::problem::{Refusal, Refused};
 
 /// List tokens, without their secrets.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", params(PageParams),
     responses(
-        (status = 200, description = "One page", body = Page<Token>),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "One page", body = Page<Token>), Refused))]
 pub(super) async fn list_tokens(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -33,9 +31,7 @@ pub(super) async fn list_tokens(
 /// Make a token. Its secret is in this answer and in no other.
 #[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = TokenRequest,
     responses(
-        (status = 201, description = "The token with its secret", body = TokenCreated),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 201, description = "The token with its secret", body = TokenCreated), Refused))]
 pub(super) async fn create_token(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -49,9 +45,7 @@ pub(super) async fn create_token(
 #[utoipa::path(delete, path = "/v1/tokens/{token}", tag = "tokens",
     params(("token" = String, Path, description = "Its id")),
     responses(
-        (status = 204, description = "Revoked"),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 204, description = "Revoked"), Refused))]
 pub(super) async fn revoke_token(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -65,9 +59,7 @@ pub(super) async fn revoke_token(
 #[utoipa::path(post, path = "/v1/enrolment-codes", tag = "enrolment",
     request_body = EnrolmentCodeRequest,
     responses(
-        (status = 201, description = "The code", body = EnrolmentCodeCreated),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 201, description = "The code", body = EnrolmentCodeCreated), Refused))]
 pub(super) async fn create_enrolment_code(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -82,9 +74,7 @@ pub(super) async fn create_enrolment_code(
     params(("user" = String, Path, description = "name@organisation")),
     request_body = CredentialRequest,
     responses(
-        (status = 200, description = "The new secret", body = CredentialCreated),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "The new secret", body = CredentialCreated), Refused))]
 pub(super) async fn set_credentials(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -97,9 +87,7 @@ pub(super) async fn set_credentials(
 /// List the live sessions that the asker may see.
 #[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(PageParams),
     responses(
-        (status = 200, description = "One page", body = Page<SessionView>),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "One page", body = Page<SessionView>), Refused))]
 pub(super) async fn list_sessions(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -113,9 +101,7 @@ pub(super) async fn list_sessions(
 #[utoipa::path(delete, path = "/v1/sessions/{session}", tag = "sessions",
     params(("session" = String, Path, description = "Its id")),
     responses(
-        (status = 204, description = "Ended"),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 204, description = "Ended"), Refused))]
 pub(super) async fn revoke_session(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -131,9 +117,7 @@ pub(super) async fn revoke_session(
     responses(
         (status = 201, description = "The session", body = SessionView),
         (status = 429, description = "Too many failures; Retry-After says how long to wait",
-            body = Problem, content_type = "application/problem+json"),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+            body = Problem, content_type = "application/problem+json"), Refused))]
 pub(super) async fn sign_in(
     State(edge): State<Edge>,
     Body(request): Body<SignInRequest>,
@@ -156,9 +140,7 @@ pub(super) struct StockConfigParams {
 #[utoipa::path(get, path = "/v1/devices/{device}/stock-config", tag = "devices",
     params(("device" = String, Path, description = "The stock client"), StockConfigParams),
     responses(
-        (status = 200, description = "The file", body = String, content_type = "text/plain"),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "The file", body = String, content_type = "text/plain"), Refused))]
 pub(super) async fn stock_config(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,

@@ -3,12 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use partywall_proto::admin::{AuditRecord, AuditVerdict, Page};
-use partywall_proto::problem::Problem;
 use serde::Deserialize;
 
 use super::Edge;
 use super::extract::{Bearer, Params, page_limit};
-use super::problem::Refusal;
+use super::problem::{Refusal, Refused};
 
 /// Which part of the audit trail.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -27,9 +26,7 @@ pub(super) struct AuditParams {
 /// Read a chain, oldest first.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses(
-        (status = 200, description = "One page", body = Page<AuditRecord>),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "One page", body = Page<AuditRecord>), Refused))]
 pub(super) async fn list(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -43,9 +40,7 @@ pub(super) async fn list(
 /// Recompute the hashes of every chain that the asker may see.
 #[utoipa::path(get, path = "/v1/audit/verify", tag = "audit",
     responses(
-        (status = 200, description = "One verdict for each chain", body = Vec<AuditVerdict>),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "One verdict for each chain", body = Vec<AuditVerdict>), Refused))]
 pub(super) async fn verify(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,

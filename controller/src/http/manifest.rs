@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Edge;
 use super::extract::{Bearer, Body, Params};
-use super::problem::Refusal;
+use super::problem::{Refusal, Refused};
 
 /// How to apply.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -26,9 +26,7 @@ pub(super) struct ApplyParams {
     responses(
         (status = 200, description = "What was, or would be, changed", body = ApplyReport),
         (status = 422, description = "Not valid; every finding is listed", body = Problem,
-            content_type = "application/problem+json"),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+            content_type = "application/problem+json"), Refused))]
 pub(super) async fn apply(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
@@ -41,9 +39,7 @@ pub(super) async fn apply(
 /// Everything that the asker may see, as a manifest.
 #[utoipa::path(get, path = "/v1/export", tag = "manifest",
     responses(
-        (status = 200, description = "The manifest", body = Manifest),
-        (status = "default", description = "Refused", body = Problem,
-            content_type = "application/problem+json")))]
+        (status = 200, description = "The manifest", body = Manifest), Refused))]
 pub(super) async fn export(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,

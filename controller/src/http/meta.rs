@@ -1,17 +1,14 @@
 //! The API about itself: its OpenAPI document and its health.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::Edge;
-
-/// The OpenAPI document, as generated from the handlers.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    super::router::routes().into_openapi()
-}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +21,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     security(("token" = []))
 )]
 pub(super) struct Document;
+
+/// The document with all that the routes add to it.
+pub(super) type Whole = Arc<utoipa::openapi::OpenApi>;
 
 struct BearerScheme;
 
@@ -43,8 +43,8 @@ impl Modify for BearerScheme {
 /// This document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "meta", security(()),
     responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(openapi())
+pub(super) async fn document(Extension(whole): Extension<Whole>) -> Json<utoipa::openapi::OpenApi> {
+    Json(utoipa::openapi::OpenApi::clone(&whole))
 }
 
 /// Whether the controller answers.

@@ -21,8 +21,7 @@ use tokio::sync::watch;
 
 use crate::app::App;
 
-pub use meta::openapi;
-pub use router::router;
+pub use router::{openapi, router};
 pub use server::{Server, ServerError, StopHandle, listeners_from_systemd};
 
 /// What every handler may reach.

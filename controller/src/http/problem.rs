@@ -34,6 +34,11 @@ impl Refusal {
     }
 }
 
+/// Any refusal, as the OpenAPI document tells of it: every operation may answer so.
+#[derive(utoipa::IntoResponses)]
+#[response(status = "default", description = "Refused", content_type = "application/problem+json")]
+pub(super) struct Refused(#[expect(dead_code, reason = "for the document alone")] Problem);
+
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self { problem, retry_after_s: None }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use partywall_proto::admin::BODY_MAX_BYTES;
 use partywall_proto::agent_api::STREAM_PATH;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -28,8 +28,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole edge as a service.
 pub fn router(edge: Edge) -> Router {
-    let (router, _document) = routes().split_for_parts();
+    let (router, document) = routes().split_for_parts();
     router
+        .layer(Extension(meta::Whole::new(document)))
         .route(STREAM_PATH, get(stream::open))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
@@ -42,8 +43,13 @@ pub fn router(edge: Edge) -> Router {
         .with_state(edge)
 }
 
+/// The OpenAPI document, as generated from the handlers.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
 /// The admin API; what is here is in the OpenAPI document.
-pub(super) fn routes() -> OpenApiRouter<Edge> {
+fn routes() -> OpenApiRouter<Edge> {
     OpenApiRouter::with_openapi(meta::Document::openapi())
         .routes(routes!(meta::document))
         .routes(routes!(meta::health))

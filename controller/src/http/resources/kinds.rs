@@ -13,7 +13,7 @@ use partywall_proto::problem::Problem;
 use super::verbs::{self, GroupPath};
 use crate::http::Edge;
 use crate::http::extract::{Bearer, Body, Named, PageParams, Params};
-use crate::http::problem::Refusal;
+use crate::http::problem::{Refusal, Refused};
 use crate::http::revision::{Expected, Tagged};
 
 macro_rules! kinds {
@@ -27,9 +27,7 @@ macro_rules! kinds {
             #[utoipa::path(get, path = $list, tag = stringify!($kind), params(PageParams),
                 operation_id = concat!("list_", stringify!($kind)),
                 responses(
-                    (status = 200, description = "One page", body = Page<Versioned<$spec>>),
-                    (status = "default", description = "Refused", body = Problem,
-                        content_type = "application/problem+json")))]
+                    (status = 200, description = "One page", body = Page<Versioned<$spec>>), Refused))]
             pub(in crate::http) async fn list(
                 State(edge): State<Edge>,
                 Bearer(principal): Bearer,
@@ -43,9 +41,7 @@ macro_rules! kinds {
                 operation_id = concat!("read_", stringify!($kind)),
                 responses(
                     (status = 200, description = "The resource", body = Versioned<$spec>,
-                        headers(("ETag" = String, description = "Its revision, for If-Match"))),
-                    (status = "default", description = "Refused", body = Problem,
-                        content_type = "application/problem+json")))]
+                        headers(("ETag" = String, description = "Its revision, for If-Match"))), Refused))]
             pub(in crate::http) async fn read(
                 State(edge): State<Edge>,
                 Bearer(principal): Bearer,
@@ -66,9 +62,7 @@ macro_rules! kinds {
                     (status = 200, description = "As stored", body = Versioned<$spec>,
                         headers(("ETag" = String, description = "Its new revision"))),
                     (status = 412, description = "Changed meanwhile", body = Problem,
-                        content_type = "application/problem+json"),
-                    (status = "default", description = "Refused", body = Problem,
-                        content_type = "application/problem+json")))]
+                        content_type = "application/problem+json"), Refused))]
             pub(in crate::http) async fn write(
                 State(edge): State<Edge>,
                 Bearer(principal): Bearer,
@@ -88,9 +82,7 @@ macro_rules! kinds {
                 responses(
                     (status = 204, description = "Gone"),
                     (status = 412, description = "Changed meanwhile", body = Problem,
-                        content_type = "application/problem+json"),
-                    (status = "default", description = "Refused", body = Problem,
-                        content_type = "application/problem+json")))]
+                        content_type = "application/problem+json"), Refused))]
             pub(in crate::http) async fn remove(
                 State(edge): State<Edge>,
                 Bearer(principal): Bearer,
