@@ -74,7 +74,6 @@ impl SledStore {
     pub fn open_with(directory: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
         let refuse =
             |reason: String| StoreError::Open { path: directory.display().to_string(), reason };
-        // Flushes are ours alone: sled's own timer would write without anybody to tell of a failure.
         // Flushes are ours alone: sled's own timer would write with nobody to tell of a failure.
         let config = sled::Config::default().path(directory).flush_every_ms(None);
         let db = open_unlocked(&config).map_err(|error| refuse(error.to_string()))?;
