@@ -3,12 +3,11 @@
 //! A flow is held only while its idle timeout runs; an expired one is never returned, whether or not
 //! the sweep has come by. Nothing is allocated after the table is made but what fills it up to its bound.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use partywall_proto::nets::Protocol;
 
+use super::flow_index::{FlowIndex, PLACES_MAX};
 use super::flow_key::{FlowKey, Side};
 use super::tcp_state::TcpState;
 
@@ -106,10 +105,10 @@ pub struct FlowTableFull;
 /// All open flows.
 #[derive(Debug)]
 pub struct FlowTable {
-    by_key: HashMap<FlowKey, u32, RandomState>,
+    index: FlowIndex,
     slots: Vec<Option<Flow>>,
     free: Vec<u32>,
-    by_peer: Vec<usize>,
+    by_peer: Vec<u32>,
     limit: usize,
     limit_per_peer: usize,
     swept_to: usize,
@@ -118,8 +117,9 @@ pub struct FlowTable {
 impl FlowTable {
     /// An empty table for `limit` flows, `limit_per_peer` of them for each peer.
     pub fn new(limit: usize, limit_per_peer: usize) -> Self {
+        let limit = limit.min(PLACES_MAX);
         Self {
-            by_key: HashMap::with_capacity_and_hasher(limit, RandomState::default()),
+            index: FlowIndex::new(limit),
             slots: Vec::with_capacity(limit),
             free: Vec::with_capacity(limit),
             by_peer: Vec::new(),
@@ -129,9 +129,14 @@ impl FlowTable {
         }
     }
 
+    /// The memory that a full table takes, but for a counter of 4 bytes for each peer.
+    pub const fn worst_case_bytes(limit: usize) -> usize {
+        FlowIndex::bytes(limit) + limit * (size_of::<Option<Flow>>() + size_of::<u32>())
+    }
+
     /// Where the live flow of this name is.
     pub fn find(&self, key: &FlowKey, now: Instant) -> Option<FlowSlot> {
-        let slot = *self.by_key.get(key)?;
+        let slot = self.index.find(key, key_in(&self.slots))?;
         let flow = self.slots.get(slot as usize)?.as_ref();
         flow.filter(|flow| flow.expires_at > now).map(|_| FlowSlot(slot))
     }
@@ -149,15 +154,15 @@ impl FlowTable {
     /// # Errors
     /// [`FlowTableFull`]; what is open stays open.
     pub fn insert(&mut self, flow: Flow, now: Instant) -> Result<(), FlowTableFull> {
-        if let Some(slot) = self.by_key.get(&flow.key) {
-            self.slots[*slot as usize] = Some(flow);
+        if let Some(slot) = self.index.find(&flow.key, key_in(&self.slots)) {
+            self.slots[slot as usize] = Some(flow);
             return Ok(());
         }
         let peer = flow.key.peer() as usize;
-        if self.by_key.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
+        if self.index.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
             self.sweep(SWEEP_WHEN_FULL, now);
         }
-        if self.by_key.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
+        if self.index.len() >= self.limit || self.held_by(peer) >= self.limit_per_peer {
             return Err(FlowTableFull);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -166,7 +171,7 @@ impl FlowTable {
             (self.slots.len() - 1) as u32
         });
         self.slots[slot as usize] = Some(flow);
-        self.by_key.insert(flow.key, slot);
+        self.index.insert(&flow.key, slot);
         if self.by_peer.len() <= peer {
             self.by_peer.resize(peer + 1, 0);
         }
@@ -176,8 +181,8 @@ impl FlowTable {
 
     /// Takes a flow out.
     pub fn remove(&mut self, key: &FlowKey) {
-        if let Some(slot) = self.by_key.get(key) {
-            self.vacate(*slot as usize);
+        if let Some(slot) = self.index.find(key, key_in(&self.slots)) {
+            self.vacate(slot as usize);
         }
     }
 
@@ -195,7 +200,7 @@ impl FlowTable {
 
     /// Takes out all flows.
     pub fn clear(&mut self) {
-        self.by_key.clear();
+        self.index.clear();
         self.slots.clear();
         self.free.clear();
         self.by_peer.clear();
@@ -219,24 +224,33 @@ impl FlowTable {
 
     /// How many flows are held, expired ones that were not swept yet included.
     pub fn held(&self) -> usize {
-        self.by_key.len()
+        self.index.len()
     }
 
     fn held_by(&self, peer: usize) -> usize {
-        self.by_peer.get(peer).copied().unwrap_or(0)
+        self.by_peer.get(peer).copied().unwrap_or(0) as usize
     }
 
     fn vacate(&mut self, slot: usize) {
-        if let Some(flow) = self.slots[slot].take() {
-            self.by_key.remove(&flow.key);
+        if let Some(flow) = self.slots[slot] {
+            self.index.remove(&flow.key, key_in(&self.slots));
+            self.slots[slot] = None;
             self.by_peer[flow.key.peer() as usize] -= 1;
             self.free.push(slot as u32);
         }
     }
 }
 
+fn key_in(slots: &[Option<Flow>]) -> impl Fn(u32) -> Option<FlowKey> {
+    |slot| slots.get(slot as usize)?.as_ref().map(|flow| flow.key)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::filter::flow_key::{Conversation, Direction};
     use crate::packet;
@@ -296,5 +310,51 @@ mod tests {
         let ends = flow.expires_at;
         flow.touch(closed, now + Duration::from_secs(5));
         assert_eq!(flow.expires_at, ends);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more_than_it_says() {
+        let now = start();
+        let limit = 3000;
+        let flows: Vec<_> = (0..4000).map(|port| flow(1, port, now)).collect();
+        let allocated = allocation_counter::measure(|| {
+            let mut table = FlowTable::new(limit, limit);
+            let opened = flows.iter().filter(|flow| table.insert(**flow, now).is_ok());
+            assert_eq!(opened.count(), limit);
+            // What is given up is used again.
+            table.sweep(limit, now + UDP_UNANSWERED);
+            assert_eq!(table.held(), 0);
+            flows[..limit].iter().for_each(|flow| table.insert(*flow, now).unwrap());
+        });
+        let peers = 4 * size_of::<u32>() as u64;
+        assert!(allocated.bytes_max <= FlowTable::worst_case_bytes(limit) as u64 + peers);
+    }
+
+    proptest! {
+        /// Few names and few places, so that they meet.
+        #[test]
+        fn what_was_inserted_and_not_removed_is_found_and_nothing_else(
+            steps in prop::collection::vec((any::<bool>(), 0_u16..64), 1..400)
+        ) {
+            let now = start();
+            let mut table = FlowTable::new(32, 32);
+            let mut model = BTreeMap::new();
+            for (step, (insert, port)) in steps.into_iter().enumerate() {
+                let mut flow = flow(1, port, now);
+                flow.rule = step as u32;
+                if !insert {
+                    table.remove(&flow.key);
+                    model.remove(&port);
+                } else if table.insert(flow, now).is_ok() {
+                    model.insert(port, flow.rule);
+                }
+                prop_assert_eq!(table.held(), model.len());
+            }
+            for port in 0..64 {
+                let found = table.find(&flow(1, port, now).key, now);
+                let rule = found.map(|slot| table.at(slot).rule);
+                prop_assert_eq!(rule, model.get(&port).copied());
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod drop_reason;
 mod engine;
+mod flow_index;
 mod flow_key;
 mod flow_table;
 mod fragments;
