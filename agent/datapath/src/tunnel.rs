@@ -5,7 +5,7 @@
 //! judged under rules that may be gone when it is sent.
 //!
 //! boringtun's clock moves only when its timers are looked at: [`Tunnel::tick`] comes before whatever
-//! else is done with a tunnel, or keys are stamped as older than they are.
+//! else is done with a tunnel, or keys are stamped as older than they are. (A keepalive may come before.)
 
 mod schedule;
 mod senders;
@@ -310,7 +310,7 @@ impl Tunnel {
         now: Instant,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
-        debug_assert!(self.is_ticked(now));
+        debug_assert!(self.is_ticked(now) || datagram.len() == OVERHEAD_BYTES);
         let message = Message::read(datagram).ok_or(TunnelError::Unauthentic)?;
         if self.tunn.is_none() {
             match message {
@@ -345,8 +345,8 @@ impl Tunnel {
         Ok(opened)
     }
 
-    /// Looks at the timers; anything may be done with the tunnel for [`LOOK_AGAIN`] from now, after
-    /// which [`next_tick`](Self::next_tick) is to be asked. `out` holds [`HANDSHAKE_MAX_BYTES`].
+    /// Looks at the timers; anything may be done with the tunnel for [`LOOK_AGAIN`] from now, and then
+    /// [`next_tick`](Self::next_tick) is to be asked. `out` holds [`HANDSHAKE_MAX_BYTES`].
     pub(crate) fn tick(&mut self, now: Instant, out: &mut [u8]) -> Due {
         self.ticked_until = now + LOOK_AGAIN;
         if !self.schedule.moves_on(now) {
@@ -376,12 +376,12 @@ impl Tunnel {
         due
     }
 
-    /// Asked after a [`tick`](Self::tick): when the next one is due if nothing is done with the
-    /// tunnel until then; whatever is done needs another one before. None if it can rest.
+    /// When the next [`tick`](Self::tick) is due if nothing is done with the tunnel until then;
+    /// whatever is done needs another one before. None if it can rest.
     pub(crate) fn next_tick(&mut self) -> Option<Instant> {
         self.ticked_until = self.schedule.clock();
-        let ceased = self.tunn.as_ref().is_none_or(|tunn| tunn.is_expired());
-        self.schedule.next(ceased)
+        let rests = self.tunn.as_ref().is_none_or(|tunn| tunn.is_expired());
+        if rests { None } else { self.schedule.next() }
     }
 
     /// boringtun's state, made now if this is the first that happens.

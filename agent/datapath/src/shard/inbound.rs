@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Call, Outbox, Role, Shard, canonical, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::packet::{self, Ecn, Packet};
-use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, Opened, Refusal, TunnelError};
+use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, OVERHEAD_BYTES, Opened, Refusal, TunnelError};
 
 impl Shard {
     /// Takes a datagram from the UDP socket.
@@ -140,7 +140,11 @@ impl Shard {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        self.attend(number, now, out)?;
+        // A keepalive is taken first: it may be the answer for want of which the timers would act.
+        let keepalive = datagram.len() == OVERHEAD_BYTES;
+        if !keepalive {
+            self.attend(number, now, out)?;
+        }
         let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
         let opened = entry.tunnel.open(datagram, now, room);
@@ -151,7 +155,7 @@ impl Shard {
             Opened::Packet(bytes) => bytes,
             Opened::Nothing | Opened::Reply(_) => {
                 self.peer_spoke(number, now, out);
-                return Ok(());
+                return self.attend(number, now, out);
             }
         };
         let judged = self

@@ -2,6 +2,7 @@
 
 mod bursts;
 mod drops;
+mod floods;
 mod lab;
 mod promises;
 mod shards;

@@ -3,7 +3,7 @@
 //!
 //! [`attend`](Shard::attend) must come before every call, seal and open: the tunnel's clock moves only
 //! when it is looked at. It costs a comparison but for once in a quarter of a second, when it looks and
-//! books another look, which then knows what all that happened makes due and when.
+//! sets a deadline, at which the tunnel is asked what all that happened makes due, and when.
 
 use std::time::{Duration, Instant};
 
@@ -61,15 +61,17 @@ impl Shard {
         Ok(())
     }
 
-    /// Looks at a peer whose deadline has come.
+    /// Looks at a peer whose deadline has come, if that is what its tunnel still asks for.
     fn look_at(&mut self, number: u32, now: Instant, out: &mut Outbox) {
-        if self.peers.at(number).is_none() {
-            self.deadlines.set(number, None);
+        let next = |shard: &mut Self| shard.peers.at_mut(number)?.tunnel.next_tick();
+        let asked = next(self);
+        if asked.is_none_or(|at| at > now) {
+            self.deadlines.set(number, asked);
             return;
         }
         let Some(due) = self.tick(number, now, out) else { return };
-        let next = self.peers.at_mut(number).and_then(|entry| entry.tunnel.next_tick());
-        self.deadlines.set(number, next);
+        let asked = next(self);
+        self.deadlines.set(number, asked);
         self.say(number, due, now, out);
     }
 

@@ -3,6 +3,11 @@
 //! The WireGuard library has timers and does not say when one is due, so its stamps are kept here a
 //! second time. The answer may be too early, which costs a look at the tunnel, and must never be too
 //! late. As in the library, an event is stamped with the time of the last look, not with its own.
+//!
+//! In two places the library is hastier than WireGuard: it counts the 10 seconds after which a packet
+//! that was received is acknowledged from the last one *sent*, and the 15 after which one that was sent is
+//! given up from the last one *received*, so that the first packet after a silence is followed by a
+//! keepalive and a new handshake at the next look. This asks for a look when WireGuard would act.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +36,10 @@ pub(crate) struct Schedule {
     received: Instant,
     data_sent: Instant,
     data_received: Instant,
+    /// Since when data that was sent has had no answer of any kind.
+    unanswered_since: Instant,
+    /// Since when data that was received has had no answer of any kind.
+    unacknowledged_since: Instant,
     keys: Option<Keys>,
     calls: Option<Calls>,
     keepalive: Option<Keepalive>,
@@ -70,6 +79,8 @@ impl Schedule {
             received: now,
             data_sent: now,
             data_received: now,
+            unanswered_since: now,
+            unacknowledged_since: now,
             keys: None,
             calls: None,
             keepalive,
@@ -94,6 +105,9 @@ impl Schedule {
 
     /// A data packet was sealed.
     pub(crate) fn sent_data(&mut self) {
+        if self.data_sent <= self.received {
+            self.unanswered_since = self.clock;
+        }
         self.sent = self.clock;
         self.data_sent = self.clock;
     }
@@ -110,6 +124,9 @@ impl Schedule {
 
     /// A data packet was opened.
     pub(crate) fn received_data(&mut self) {
+        if self.data_received <= self.sent {
+            self.unacknowledged_since = self.clock;
+        }
         self.received = self.clock;
         self.data_received = self.clock;
     }
@@ -158,12 +175,8 @@ impl Schedule {
         self.keepalive = self.keepalive.map(|held| Keepalive { last_at: clock, ..held });
     }
 
-    /// When to look next, after a look from which nothing more is to be told; none if nothing can be
-    /// due unless something happens.
-    pub(crate) fn next(&mut self, ceased: bool) -> Option<Instant> {
-        if ceased {
-            return None;
-        }
+    /// When the tunnel is to be looked at; none if nothing can be due unless something happens.
+    pub(crate) fn next(&mut self) -> Option<Instant> {
         self.calls =
             self.calls.filter(|calls| self.clock < calls.last_at + REKEY_TIMEOUT + ANSWERED);
         let calls = self
@@ -171,10 +184,11 @@ impl Schedule {
             .map(|calls| (calls.last_at + REKEY_TIMEOUT).min(calls.first_at + REKEY_ATTEMPT_TIME));
         let keepalive = self.keepalive.map(|keepalive| keepalive.last_at + keepalive.every);
         let unanswered = (self.data_sent > self.received)
-            .then(|| self.received + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT);
-        let silent = (self.data_received > self.sent).then(|| self.sent + KEEPALIVE_TIMEOUT);
+            .then(|| self.unanswered_since + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT);
+        let silent =
+            (self.data_received > self.sent).then(|| self.unacknowledged_since + KEEPALIVE_TIMEOUT);
         let due = [calls, keepalive, unanswered, silent, self.renewal(), self.end_of_keys()];
-        // What is due already was looked at too early, by a hair: the library's clock is its own.
+        // What was due at the last look already is so since, or it was looked at too early by a hair.
         let earliest = due.into_iter().flatten().min()?;
         Some(if earliest > self.clock { earliest } else { self.clock + LOOK_AGAIN })
     }
@@ -197,5 +211,132 @@ impl Schedule {
             // What is left of the handshake itself is wiped (WireGuard paper §6.3).
             agreed_at + REJECT_AFTER_TIME * 3
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What happens at a time, after the look that comes before.
+    fn at(schedule: &mut Schedule, now: Instant, what: fn(&mut Schedule)) {
+        schedule.looked(now);
+        what(schedule);
+    }
+
+    #[test]
+    fn a_tunnel_to_which_nothing_happened_is_not_looked_at() {
+        assert_eq!(Schedule::new(None, start()).next(), None);
+    }
+
+    #[test]
+    fn a_call_is_looked_after_until_it_is_answered_or_given_up() {
+        let now = start();
+        let mut schedule = Schedule::new(None, now);
+        for call in 0..18 {
+            at(&mut schedule, now + REKEY_TIMEOUT * call, Schedule::called);
+            assert_eq!(schedule.next(), Some(now + REKEY_TIMEOUT * (call + 1)));
+        }
+        at(&mut schedule, now + REKEY_ATTEMPT_TIME - SECOND, Schedule::called);
+        assert_eq!(schedule.next(), Some(now + REKEY_ATTEMPT_TIME));
+        at(&mut schedule, now + REKEY_ATTEMPT_TIME, Schedule::gave_up);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_look_that_was_too_early_is_soon_repeated() {
+        let now = start();
+        let mut schedule = Schedule::new(None, now);
+        schedule.called();
+        schedule.looked(now + REKEY_TIMEOUT);
+        assert_eq!(schedule.next(), Some(now + REKEY_TIMEOUT + LOOK_AGAIN));
+    }
+
+    #[test]
+    fn what_was_received_is_acknowledged_after_ten_seconds_unless_something_is_sent() {
+        let now = start();
+        let mut schedule = Schedule::new(None, now);
+        at(&mut schedule, now + 60 * SECOND, Schedule::received_data);
+        at(&mut schedule, now + 63 * SECOND, Schedule::received_data);
+        assert_eq!(schedule.next(), Some(now + 70 * SECOND));
+        at(&mut schedule, now + 64 * SECOND, Schedule::sent_keepalive);
+        assert_eq!(schedule.next(), None);
+        at(&mut schedule, now + 65 * SECOND, Schedule::received_other);
+        assert_eq!(schedule.next(), None, "a keepalive is not acknowledged");
+    }
+
+    #[test]
+    fn what_was_sent_and_not_answered_is_looked_after_in_fifteen_seconds() {
+        let now = start();
+        let mut schedule = Schedule::new(None, now);
+        at(&mut schedule, now + 60 * SECOND, Schedule::sent_data);
+        at(&mut schedule, now + 63 * SECOND, Schedule::sent_data);
+        assert_eq!(schedule.next(), Some(now + 75 * SECOND));
+        at(&mut schedule, now + 64 * SECOND, Schedule::received_other);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn the_end_that_called_renews_the_keys_while_they_are_used() {
+        let now = start();
+        let later = now + 110 * SECOND;
+        for (begin, event, answer, due) in [
+            (
+                Schedule::was_answered as fn(&mut _),
+                Schedule::sent_data as fn(&mut _),
+                Schedule::received_other as fn(&mut _),
+                120,
+            ),
+            (Schedule::was_answered, Schedule::received_data, Schedule::sent_keepalive, 140),
+            (Schedule::answered, Schedule::sent_data, Schedule::received_other, 140),
+        ] {
+            let mut schedule = Schedule::new(None, now);
+            begin(&mut schedule);
+            at(&mut schedule, later, event);
+            answer(&mut schedule);
+            // 140 is the next of the looks that let go of earlier keys.
+            assert_eq!(schedule.next(), Some(now + due * SECOND));
+        }
+        let mut receiver = Schedule::new(None, now);
+        receiver.was_answered();
+        at(&mut receiver, now + 150 * SECOND, Schedule::received_data);
+        receiver.sent_keepalive();
+        assert_eq!(receiver.next(), Some(now + 165 * SECOND));
+    }
+
+    #[test]
+    fn keys_are_let_go_at_their_end_and_then_the_tunnel_rests() {
+        let now = start();
+        let mut schedule = Schedule::new(None, now);
+        schedule.answered();
+        let mut looks = Vec::new();
+        while let Some(next) = schedule.next().filter(|_| looks.len() < 20) {
+            looks.push((next - now).as_secs());
+            schedule.looked(next);
+            if next >= now + REJECT_AFTER_TIME * 3 {
+                schedule.gave_up();
+            }
+        }
+        assert_eq!(looks, [30, 60, 90, 120, 150, 180, 180, 540]);
+    }
+
+    #[test]
+    fn keepalives_go_at_their_pace_whatever_else_is_sent() {
+        let now = start();
+        let mut schedule = Schedule::new(Some(25), now);
+        at(&mut schedule, now + 20 * SECOND, Schedule::sent_data);
+        schedule.received_other();
+        assert_eq!(schedule.next(), Some(now + 25 * SECOND));
+        at(&mut schedule, now + 25 * SECOND, Schedule::sent_keepalive);
+        assert_eq!(schedule.next(), Some(now + 50 * SECOND));
+        // Without keys the keepalive is a call.
+        at(&mut schedule, now + 50 * SECOND, |schedule| schedule.called_by_timer(false));
+        assert_eq!(schedule.next(), Some(now + 55 * SECOND));
+        at(&mut schedule, now + 55 * SECOND, Schedule::was_answered);
+        schedule.looked(now + 62 * SECOND);
+        assert_eq!(schedule.next(), Some(now + 75 * SECOND));
     }
 }

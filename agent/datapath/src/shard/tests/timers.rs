@@ -76,3 +76,80 @@ fn an_unanswered_call_is_repeated_ever_more_slowly_and_not_for_ever() {
     assert_eq!(calls, [50, 150, 350, 750, 1550, 3150]);
     assert!(lab.device.repetitions.is_empty());
 }
+
+#[test]
+fn ten_thousand_peers_without_a_session_are_never_looked_at() {
+    let mut gateway = shard(Role::Gateway, 2, start());
+    let mut out = Outbox::new();
+    let mut config = gateway_config(&[]);
+    config.peers = many_peers(10_000);
+    gateway.apply(&replace(config, RULES), start(), &mut out);
+    assert_eq!(gateway.poll_timeout(), None);
+    assert!(out.is_empty());
+}
+
+#[test]
+fn an_idle_tunnel_is_hardly_looked_at() {
+    let mut lab = Lab::connected();
+    let begun = lab.now;
+    let mut looks = 0;
+    let mut out = Outbox::new();
+    // No further: what ends keys is the clock that WireGuard's own timers read.
+    while let Some(due) =
+        lab.gateway.poll_timeout().filter(|due| *due < begun + Duration::from_secs(500))
+    {
+        lab.gateway.handle_timeout(due, &mut out);
+        looks += 1;
+    }
+    assert!(looks <= 9, "{looks} looks");
+    assert!(out.is_empty());
+}
+
+#[test]
+fn flows_are_swept_only_while_there_are_some() {
+    let mut lab = Lab::connected();
+    let mut out = Outbox::new();
+    let due = |lab: &Lab| lab.gateway.poll_timeout().unwrap() - lab.now;
+    lab.wait(1);
+    lab.gateway.handle_timeout(lab.now, &mut out);
+    assert!(due(&lab) > Duration::from_secs(20));
+    lab.device_sends(&packet(DEVICE, SERVER, &udp(5000, 53, 1)));
+    lab.wait(1);
+    lab.gateway.handle_timeout(lab.now, &mut out);
+    assert_eq!(lab.gateway.filter.flows(), 1);
+    assert!(due(&lab) <= Duration::from_secs(16));
+}
+
+#[test]
+fn a_tunnel_is_looked_at_before_anything_is_done_with_it() {
+    // Tunnels check that they were, in builds like this one.
+    let mut lab = Lab::connected();
+    let (query, answer) =
+        (packet(DEVICE, SERVER, &udp(5000, 53, 1)), packet(SERVER, DEVICE, &udp(53, 5000, 1)));
+    lab.wait(1);
+    assert_eq!(lab.device_sends(&query).at_network.len(), 1);
+    lab.wait(1);
+    assert_eq!(lab.network_sends(&answer).at_device.len(), 1);
+    lab.wait(1);
+    let mut out = Outbox::new();
+    lab.device.call(0, lab.now, &mut out);
+    let call = out.datagrams().next().unwrap().bytes.to_vec();
+    assert!(lab.datagram(false, &call).nowhere());
+    assert!(lab.is_connected());
+}
+
+/// Peers of a gateway with keys that nobody holds.
+fn many_peers(count: u32) -> Vec<partywall_proto::overlay::Peer> {
+    let model = peer(&device_peer("desk", 1, 9, DESK_1));
+    let numbered = |number: u32| {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let [.., high, low] = number.to_be_bytes();
+        let mut peer = model.clone();
+        peer.agent = format!("device/desk-{number}").parse().unwrap();
+        peer.public_key = key.into();
+        peer.allowed_ips = vec![format!("10.64.{high}.{low}").parse().unwrap()];
+        peer
+    };
+    (0..count).map(numbered).collect()
+}
