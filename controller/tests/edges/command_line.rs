@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -72,6 +73,13 @@ fn a_first_building_by_the_command_line() {
     assert!(place.ctl(&admin, &["audit"]).contains("users/alice@council"));
     assert!(place.ctl(&admin, &["audit", "verify"]).contains("holds"));
     assert!(place.ctl(&admin, &["token", "list"]).contains("network team"));
+
+    let said = place.ctl(&facilities, &["delete", "devices/desk-1"]);
+    assert_eq!(said, "devices/desk-1 is deleted\n");
+    assert!(!place.ctl(&facilities, &["export"]).contains("desk-1"));
+    place.ctl(&admin, &["delete", "users/alice@council"]);
+    place.ctl(&admin, &["delete", "groups/council/staff"]);
+    assert!(!place.ctl(&admin, &["export"]).contains("staff"));
 }
 
 #[test]
@@ -98,6 +106,8 @@ fn what_goes_wrong_is_said_once_and_clearly() {
     refused(&["enrol-code", "desk-1"], &["device/NAME"]);
     refused(&["apply", "-f", "/nonexistent.yaml"], &["/nonexistent.yaml"]);
     refused(&["revoke", "nothing"], &["nothing"]);
+    refused(&["delete", "device/desk-1"], &["devices/desk-1"]);
+    refused(&["delete", "devices/nowhere"], &["there is no devices/nowhere"]);
 
     // Another controller's CA.
     let other = Place::initialised();
@@ -116,10 +126,22 @@ fn what_goes_wrong_is_said_once_and_clearly() {
 fn init_never_touches_what_is_there_and_leaves_nothing_half_made() {
     let place = Place::initialised();
     let before = std::fs::read(place.path("data/ca.pem")).unwrap();
-    let again = place.init(&["--address", "127.0.0.1:8443"]);
+    let token = place.text("another-token");
+    let again = place.init(&["--address", "127.0.0.1:8443", "--token-file", &token]);
     assert!(!again.status.success());
-    assert!(String::from_utf8(again.stderr).unwrap().contains("not empty"));
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(said.contains("never overwritten") && !place.path("another-token").exists(), "{said}");
     assert_eq!(std::fs::read(place.path("data/ca.pem")).unwrap(), before);
+
+    // Somebody else's directory is refused for one file in it; an empty one is taken.
+    let fresh = Place::new();
+    std::fs::create_dir(fresh.path("data")).unwrap();
+    fresh.file("data/.hidden", "somebody's");
+    let refused = fresh.init(&["--address", "127.0.0.1:8443"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("never overwritten"), "{said}");
+    std::fs::remove_file(fresh.path("data/.hidden")).unwrap();
+    assert!(fresh.init(&["--address", "127.0.0.1:8443"]).status.success());
 
     let fresh = Place::new();
     for bad in [["--address", "nonsense"], ["--address", "bad name:8443"]] {
@@ -153,6 +175,22 @@ fn a_told_controller_stops_in_good_order_and_comes_back() {
     assert!(serving.0.wait().unwrap().success(), "SIGTERM is an orderly end");
     let _serving = place.serve();
     assert_eq!(place.ctl(&place.path("token"), &["diff", "-f", &building]), "");
+}
+
+#[test]
+fn it_serves_on_the_socket_that_the_service_manager_holds() {
+    let place = Place::initialised();
+    let listener = TcpListener::bind(("127.0.0.1", place.port)).unwrap();
+    let token = place.path("token");
+    // A call that comes while nobody serves waits in the socket's queue, before and after a restart.
+    for _ in 0..2 {
+        let serving = place.serve_on(listener.try_clone().unwrap().into());
+        assert!(place.ctl(&token, &["export"]).trim().len() < 4);
+        drop(serving);
+    }
+    let nothing = std::fs::File::open("/dev/null").unwrap();
+    let mut refused = place.serve_on(nothing.into());
+    assert!(!refused.0.wait().unwrap().success(), "it took /dev/null for a socket");
 }
 
 /// A port that stays free until the controller takes it: below those that the kernel gives to clients
@@ -218,6 +256,20 @@ impl Place {
             std::thread::sleep(Duration::from_millis(20));
         }
         serving
+    }
+
+    /// As under socket activation (sd_listen_fds(3)): `passed` is descriptor 3, and the environment says
+    /// for which process.
+    fn serve_on(&self, passed: OwnedFd) -> Serving {
+        let script =
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --data \"$1\"";
+        let child = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_partywall-controller"), &self.text("data")])
+            .stdin(passed)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Serving(child)
     }
 
     /// Runs `partywallctl`, expects success and answers its standard output.
