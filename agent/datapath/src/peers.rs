@@ -10,7 +10,7 @@
 
 mod owner;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -43,8 +43,6 @@ pub(crate) struct PeerEntry {
     pub(crate) endpoint: Option<SocketAddr>,
     /// When the tunnel last came up; none while it is down.
     pub(crate) connected_at: Option<Instant>,
-    /// Packets that wait for a handshake, not judged for good yet.
-    pub(crate) waiting: VecDeque<Vec<u8>>,
     /// Received from it.
     pub(crate) received: Traffic,
     /// Sent to it.
@@ -336,7 +334,6 @@ impl Peers {
             tunnel,
             endpoint: peer.endpoints.first().copied(),
             connected_at: None,
-            waiting: VecDeque::new(),
             received: Traffic::default(),
             sent: Traffic::default(),
             index,

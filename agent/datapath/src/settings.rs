@@ -47,6 +47,8 @@ pub struct Limits {
     pub fragments: usize,
     /// Packets of one peer that wait for its handshake.
     pub waiting_packets: usize,
+    /// Bytes of all packets that wait for a handshake, and of what holding them takes.
+    pub waiting_bytes: usize,
     /// Handshake messages a second before senders are asked to prove their address (a cookie).
     pub handshakes_per_s: u64,
     /// Handshake messages a second that are let in from one address which is proved.
@@ -66,6 +68,8 @@ impl Limits {
             flows_per_peer,
             fragments: 1024,
             waiting_packets: 32,
+            // The first packets of a thousand conversations of full size.
+            waiting_bytes: 2 << 20,
             // A morning's sign-ins pass without a cookie, which costs whoever is asked for one a
             // second call. What a flood of forged ones costs is a tenth of a core: 54 µs each.
             handshakes_per_s: 2000,

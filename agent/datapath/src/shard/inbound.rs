@@ -204,7 +204,7 @@ impl Shard {
         let Some(entry) = self.peers.at_mut(number) else { return };
         if entry.note_connection(now) {
             // Judged once more: rules may have changed while they waited.
-            for packet in std::mem::take(&mut entry.waiting) {
+            for packet in self.waiting.take(number) {
                 self.handle_packet(&packet, now, out);
             }
         }

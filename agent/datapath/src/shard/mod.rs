@@ -20,6 +20,7 @@ mod owner;
 mod status;
 mod timers;
 mod update;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -39,6 +40,7 @@ pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
 use calls::Repetition;
 use deadlines::Deadlines;
+use waiting::WaitingRoom;
 
 use crate::filter::{DropReason, Filter};
 use crate::packet::{Address, PacketError};
@@ -63,6 +65,7 @@ pub struct Shard {
     /// When each peer's timers are to be looked at; those that rest have none.
     deadlines: Deadlines,
     sweep_at: Instant,
+    waiting: WaitingRoom,
 }
 
 /// What of the config concerns all peers.
@@ -89,6 +92,7 @@ impl Shard {
             repetitions: Vec::new(),
             deadlines: Deadlines::default(),
             sweep_at: now,
+            waiting: WaitingRoom::default(),
             settings,
         }
     }

@@ -72,10 +72,7 @@ impl Shard {
         if entry.tunnel.is_connected() {
             return self.seal(path, packet, now, out);
         }
-        let waits = entry.waiting.len() < self.settings.limits.waiting_packets;
-        if waits {
-            entry.waiting.push_back(packet.to_vec());
-        }
+        let waits = self.waiting.push(path.number, packet, &self.settings.limits);
         self.call(path.number, now, out);
         if waits { Ok(()) } else { Err(DropReason::NoHandshake) }
     }

@@ -100,9 +100,8 @@ impl Shard {
                 }
             }
             Due::GivenUp => {
-                let waiting = entry.waiting.len();
-                entry.waiting.clear();
-                (0..waiting).for_each(|_| self.counters.drop(DropReason::NoHandshake));
+                let waiting = self.waiting.take(number);
+                waiting.iter().for_each(|_| self.counters.drop(DropReason::NoHandshake));
                 // A device goes on calling: when the gateway is back, nobody has to do anything.
                 if self.settings.role == Role::Device {
                     self.call(number, now, out);

@@ -86,9 +86,9 @@ impl Shard {
                 self.filter.cut_peer(number);
                 self.filter.judge_anew();
             }
-            PeerChange::Left(number) => self.filter.cut_peer(number),
+            PeerChange::Left(number) => self.cut(number),
             PeerChange::New(number) => {
-                self.filter.cut_peer(number);
+                self.cut(number);
                 // At once and not at the first packet: by then the person is waiting.
                 if self.settings.role == Role::Device {
                     self.call_new(number, now, out);
@@ -99,14 +99,21 @@ impl Shard {
 
     fn remove_peer(&mut self, agent: &AgentId) {
         if let Some(number) = self.peers.remove(agent) {
-            self.filter.cut_peer(number);
+            self.cut(number);
         }
+    }
+
+    /// Forgets the flows of the peer that had this number, and what waited for its tunnel.
+    fn cut(&mut self, number: u32) {
+        self.filter.cut_peer(number);
+        self.waiting.take(number);
     }
 
     fn clear(&mut self) {
         self.frame = None;
         self.peers.clear();
         self.filter.clear();
+        self.waiting.clear();
         self.repetitions.clear();
         self.deadlines.clear();
     }

@@ -117,6 +117,8 @@ fn flows_are_swept_only_while_there_are_some() {
     lab.wait(1);
     lab.gateway.handle_timeout(lab.now, &mut out);
     assert_eq!(lab.gateway.filter.flows(), 1);
+    lab.gateway.deadlines.clear();
+    assert_eq!(lab.gateway.poll_timeout(), Some(lab.gateway.sweep_at));
     assert!(due(&lab) <= Duration::from_secs(16));
 }
 
