@@ -219,7 +219,7 @@ impl App {
             .map_err(|error| AppError::Unready(format!("the URI fits no QR code: {error}")))?;
         let qr = Secret::from(qr.render::<Dense1x2>().build());
         let mut change = Change::default();
-        let record = CredentialRecord { password, totp, last_step: None };
+        let record = CredentialRecord { password, totp, step_s, last_step: None };
         change.put(credential_key(user), &record);
         change.delete(throttle_key(&user.to_string()));
         change.done(scope.chain(), now, &principal.actor(), action, subject, None);

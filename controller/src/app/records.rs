@@ -87,6 +87,8 @@ pub(super) struct AgentRecord {
 pub(super) struct CredentialRecord {
     pub(super) password: PasswordHash,
     pub(super) totp: TotpSecret,
+    /// The step in seconds that the token was set up with: a token does not learn of a new one.
+    pub(super) step_s: u32,
     /// The step of the last code that was used: neither it nor an earlier one is taken again.
     pub(super) last_step: Option<u64>,
 }

@@ -197,11 +197,10 @@ fn admission_step<'a>(
     credential: Option<&'a CredentialRecord>,
     now: Timestamp,
 ) -> Option<(&'a CredentialRecord, u64)> {
-    let user = state.catalogue.users.get(attempt.user).filter(|user| !user.spec.disabled)?;
-    let organisation = state.catalogue.organisations.get(user.spec.name.organisation())?;
+    state.catalogue.users.get(attempt.user).filter(|user| !user.spec.disabled)?;
     let credential = credential?;
-    let step_s = organisation.spec.code_step_s;
-    let checked = credential.totp.check(attempt.code.expose(), step_s, now, credential.last_step);
+    let CredentialRecord { totp, step_s, last_step, .. } = credential;
+    let checked = totp.check(attempt.code.expose(), *step_s, now, *last_step);
     Some((credential, checked.ok().filter(|_| knows)?))
 }
 
@@ -295,6 +294,8 @@ fn throttle_name(state: &State, user: &UserId) -> String {
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
+
+    use partywall_proto::admin::OrganisationSpec;
 
     use super::super::GATEWAY_WAIT;
     use super::super::testing::{Building, PASSWORD, secret};
@@ -408,6 +409,18 @@ mod tests {
         let early = building.sign_in(&mut desk, "alice@council", &mut []).await;
         assert!(matches!(early, Err(AppError::TooSoon { .. })), "{early:?}");
         building.sign_in(&mut desk, "alice@council", &mut []).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_step_of_codes_is_for_tokens_to_come_and_locks_nobody_out() {
+        let building = Building::new().await;
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        let name = "council".parse().unwrap();
+        let found = building.app.get::<OrganisationSpec>(&building.council, &name).await.unwrap();
+        assert_eq!(found.spec.code_step_s, 8);
+        let changed = OrganisationSpec { code_step_s: 30, ..found.spec };
+        building.app.put(&building.council, changed, None).await.unwrap();
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
     }
 
     #[tokio::test]
