@@ -207,6 +207,8 @@ pub(super) fn chain_of(state: &State, agent: &AgentId) -> String {
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::SigningKey;
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use partywall_proto::admin::SegmentSpec;
 
     use super::super::testing::{Building, Seat, secret};
     use super::*;
@@ -259,7 +261,6 @@ mod tests {
 
         let again = first.identity.clone();
         let _second = Seat::take(&building.app, first.agent.clone(), again, None).await.unwrap();
-        use futures_util::StreamExt as _;
         assert!(first.feed.next().await.is_none(), "the old connection should end");
         let trail = building.app.audit(&building.council, None, None, 1000).await.unwrap().items;
         assert!(trail.iter().any(|record| record.action == "connection-superseded"));
@@ -301,6 +302,29 @@ mod tests {
         building.app.sweep().await.unwrap();
         assert_eq!(gateway.drain(), ["renewal"]);
         assert_eq!(gateway.held.unwrap().valid_until.duration_since(until).as_secs(), 100);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_read_is_cut_off_and_gets_a_snapshot_when_it_is_back() {
+        let building = Building::new().await;
+        let (mut slow, _nhs, mut desk) = building.seats().await;
+        let before = slow.holding();
+        let segment = "council".parse().unwrap();
+        let found = building.app.get::<SegmentSpec>(&building.council, &segment).await.unwrap();
+        for mtu in 0..200 {
+            let changed = SegmentSpec { mtu: 1300 + mtu % 100, ..found.spec.clone() };
+            building.app.put(&building.council, changed, None).await.unwrap();
+            desk.drain();
+        }
+        let mut kept = 0;
+        while slow.feed.next().await.is_some() {
+            kept += 1;
+        }
+        assert!((1..=64).contains(&kept), "{kept} messages were kept for it");
+        assert!(desk.feed.next().now_or_never().is_none(), "the other one was cut off as well");
+
+        let back = Seat::take(&building.app, slow.agent, slow.identity, before).await.unwrap();
+        assert_eq!(back.held.unwrap().interface.mtu, 1399);
     }
 
     #[tokio::test]

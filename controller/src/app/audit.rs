@@ -1,6 +1,7 @@
 //! Reading the audit trail and proving that it holds.
 
 use partywall_proto::admin::{AuditRecord, AuditVerdict, Page};
+use partywall_proto::problem::Finding;
 
 use super::records::{audit_key, audit_prefix};
 use super::resources::PAGE_MAX;
@@ -27,7 +28,11 @@ impl App {
         }
         let after = match after.map(str::parse::<u64>) {
             Some(Ok(sequence)) => Some(audit_key(chain, sequence).into_bytes()),
-            Some(Err(_)) => return Err(AppError::NotFound("such a cursor".to_owned())),
+            Some(Err(_)) => {
+                let detail = "this is no cursor; take `next` of the page before as it is";
+                let at = "cursor".to_owned();
+                return Err(AppError::Invalid(vec![Finding { at, detail: detail.to_owned() }]));
+            }
             None => None,
         };
         let limit = limit.clamp(1, PAGE_MAX);
@@ -130,6 +135,8 @@ mod tests {
             }
         }
         assert_eq!(paged, whole.items);
+        let odd = app.audit(council, None, Some("the next one"), 3).await;
+        assert!(matches!(odd, Err(AppError::Invalid(_))), "{odd:?}");
         assert!(app.audit(&building.nhs, Some("council"), None, 3).await.is_err());
         let nhs = app.audit(&building.nhs, None, None, 1000).await.unwrap().items;
         let refusal = nhs.last().unwrap();
