@@ -233,22 +233,21 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends what the request brought about, then its answer: who is told that they are signed in
-    /// holds their config already.
+    /// Sends the answer to a request, after what the request brought about.
     async fn answer(
         &mut self,
         feed: &mut AgentFeed,
         request: u32,
         answer: Result<ServerMessage, AppError>,
     ) -> Result<(), End> {
-        while let Some(message) = feed.next().now_or_never() {
-            self.send(&message.ok_or(End::CutOff)?).await?;
-        }
-        let message = answer.unwrap_or_else(|error| ServerMessage::Refused {
+        let answer = answer.unwrap_or_else(|error| ServerMessage::Refused {
             request: Some(request),
             problem: error.problem(),
         });
-        self.send(&message).await
+        for message in with_what_came_of_it(feed, answer)? {
+            self.send(&message).await?;
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<ClientMessage, End> {
@@ -309,6 +308,19 @@ async fn answered(pending: &mut Option<Pending>) -> (u32, Result<ServerMessage, 
     (request, answer)
 }
 
+/// What waits in the feed, then `answer`: who is told that they are signed in holds their config already.
+fn with_what_came_of_it(
+    feed: &mut (impl futures_util::Stream<Item = ServerMessage> + Unpin),
+    answer: ServerMessage,
+) -> Result<Vec<ServerMessage>, End> {
+    let mut messages = Vec::new();
+    while let Some(waiting) = feed.next().now_or_never() {
+        messages.push(waiting.ok_or(End::CutOff)?);
+    }
+    messages.push(answer);
+    Ok(messages)
+}
+
 /// What one frame says; none for pings and pongs, which the library answers.
 fn read(frame: Option<Result<Message, axum::Error>>) -> Result<Option<ClientMessage>, End> {
     match frame {
@@ -327,4 +339,22 @@ fn read(frame: Option<Result<Message, axum::Error>>) -> Result<Option<ClientMess
 
 fn refused_message(detail: &str) -> End {
     End::Refused(Box::new(Problem::new(400, "message", "Message refused", detail)))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[test]
+    fn a_config_goes_out_before_the_answer_to_the_sign_in_that_it_came_of() {
+        let config = || ServerMessage::Nothing { reason: "stands for a config".to_owned() };
+        let answer = || ServerMessage::SignedOut { request: 7 };
+        let mut feed = stream::iter([config(), config()]).chain(stream::pending());
+        let sent = with_what_came_of_it(&mut feed, answer()).unwrap();
+        assert_eq!(sent, [config(), config(), answer()]);
+        let cut_off = with_what_came_of_it(&mut stream::empty(), answer());
+        assert!(matches!(cut_off, Err(End::CutOff)), "{cut_off:?}");
+    }
 }
