@@ -14,7 +14,7 @@ use reqwest::Method;
 use super::args::Lifetime;
 use super::client::Client;
 use super::setup::all;
-use super::{CtlError, hint, prompt, tables, write_json};
+use super::{CtlError, done, hint, prompt, tables, write_json};
 
 type Out<'a> = &'a mut (dyn Write + Send);
 
@@ -154,16 +154,4 @@ pub(super) async fn stock_config(
     out.write_all(config.as_bytes())?;
     hint(format_args!("on the device: fill in `PrivateKey`, then `wg-quick up` with this file"));
     Ok(())
-}
-
-fn done(
-    json: bool,
-    out: Out<'_>,
-    for_programs: &serde_json::Value,
-    for_people: &str,
-) -> Result<(), CtlError> {
-    match json {
-        true => write_json(out, for_programs),
-        false => Ok(writeln!(out, "{for_people}")?),
-    }
 }

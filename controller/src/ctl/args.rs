@@ -11,6 +11,7 @@ use partywall_proto::ids::{
 use partywall_proto::keys::Secret;
 
 use super::CtlError;
+use super::resource_path::ResourcePath;
 
 /// Partywall's admin command line.
 #[derive(Debug, Parser)]
@@ -60,6 +61,11 @@ pub(super) enum Verb {
     },
     /// Write everything you may see as a manifest
     Export,
+    /// Take something away that was set up; refused while something else refers to it
+    Delete {
+        /// What, as `diff` names it: devices/desk-1, groups/council/staff, policies/council
+        resource: ResourcePath,
+    },
     /// Make a single-use code that lets one machine enrol; a new code voids the one before
     EnrolCode {
         /// The machine, as device/NAME or gateway/NAME; it must be set up already

@@ -9,6 +9,7 @@ mod client;
 mod diff;
 mod manifest_file;
 mod prompt;
+mod resource_path;
 mod setup;
 mod tables;
 
@@ -73,6 +74,7 @@ pub async fn run(arguments: Arguments, out: &mut (dyn Write + Send)) -> Result<(
         Verb::Apply { files } => setup::apply(&client, &files, json, out).await,
         Verb::Diff { files } => setup::diff(&client, &files, json, out).await,
         Verb::Export => setup::export(&client, json, out).await,
+        Verb::Delete { resource } => setup::delete(&client, &resource, json, out).await,
         Verb::EnrolCode { agent, lifetime } => {
             access::enrol_code(&client, agent, lifetime, json, out).await
         }
@@ -99,6 +101,19 @@ pub async fn run(arguments: Arguments, out: &mut (dyn Write + Send)) -> Result<(
         Verb::Audit { verb: Some(AuditVerb::Verify), chain: _ } => {
             setup::audit_verify(&client, json, out).await
         }
+    }
+}
+
+/// Says that something is done: as JSON to programs, in a line to people.
+fn done(
+    json: bool,
+    out: &mut dyn Write,
+    for_programs: &serde_json::Value,
+    for_people: &str,
+) -> Result<(), CtlError> {
+    match json {
+        true => write_json(out, for_programs),
+        false => Ok(writeln!(out, "{for_people}")?),
     }
 }
 

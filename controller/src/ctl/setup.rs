@@ -1,4 +1,4 @@
-//! The verbs about what is set up (`apply`, `diff`, `export`) and about what happened (`audit`).
+//! The verbs about what is set up (`apply`, `diff`, `export`, `delete`) and about what happened (`audit`).
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use partywall_proto::admin::{ApplyReport, AuditRecord, AuditVerdict, Manifest, P
 use reqwest::Method;
 
 use super::client::Client;
-use super::{CtlError, diff, hint, manifest_file, tables, write_json};
+use super::resource_path::ResourcePath;
+use super::{CtlError, diff, done, hint, manifest_file, tables, write_json};
 
 type Out<'a> = &'a mut (dyn Write + Send);
 
@@ -61,6 +62,17 @@ pub(super) async fn export(client: &Client, json: bool, out: Out<'_>) -> Result<
         true => write_json(out, &manifest),
         false => Ok(out.write_all(manifest_file::write(&manifest)?.as_bytes())?),
     }
+}
+
+pub(super) async fn delete(
+    client: &Client,
+    resource: &ResourcePath,
+    json: bool,
+    out: Out<'_>,
+) -> Result<(), CtlError> {
+    client.delete(&resource.parts()).await?;
+    let deleted = serde_json::json!({ "deleted": resource.to_string() });
+    done(json, out, &deleted, &format!("{resource} is deleted"))
 }
 
 /// Follows the cursors of a list to its end.
