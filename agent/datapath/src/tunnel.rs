@@ -109,6 +109,10 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// The memory that it takes.
+    pub(crate) const WORST_CASE_BYTES: usize =
+        size_of::<Keys>() + 2 * size_of::<RateLimiter>() + Senders::BYTES;
+
     pub(crate) fn new(key: &PrivateKey, limits: &Limits, now: Instant) -> Self {
         let secret = StaticSecret::from(*key.expose());
         let public = PublicKey::from(&secret);
@@ -233,6 +237,9 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Tunnel {
+    /// The memory that a tunnel takes beyond itself from the first call on.
+    pub(crate) const CALLED_BYTES: usize = size_of::<Tunn>();
+
     /// A tunnel to `peer`; `index` is below [`INDICES`] and unique among tunnels.
     pub(crate) fn new(
         identity: &Identity,

@@ -67,6 +67,11 @@ impl Filter {
         }
     }
 
+    /// The most memory that it takes, but for the rules.
+    pub const fn worst_case_bytes(limits: &Limits) -> usize {
+        FlowTable::worst_case_bytes(limits.flows) + FragmentTable::worst_case_bytes(limits.fragments)
+    }
+
     /// Replaces the rules. Open flows are judged anew at their next packet.
     pub fn set_rules(&mut self, rules: Arc<RuleTable>) {
         self.rules = rules;

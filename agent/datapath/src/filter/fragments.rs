@@ -58,6 +58,13 @@ impl FragmentTable {
         Self { packets: HashMap::with_capacity_and_hasher(limit, RandomState::default()), limit }
     }
 
+    /// The memory that a full table takes. A hash map of so many may grow once beyond what it was
+    /// made with, for the sake of places that are used up and empty.
+    pub const fn worst_case_bytes(limit: usize) -> usize {
+        let places = 2 * (limit * 8 / 7 + 4).next_power_of_two();
+        places * (size_of::<(FragmentKey, Passed)>() + 1) + 16
+    }
+
     /// A first fragment passed the filter under `epoch`: its later ones may follow.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 mod calls;
 mod deadlines;
 mod inbound;
+mod memory;
 mod outbound;
 mod outbox;
 mod owner;

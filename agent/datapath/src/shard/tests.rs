@@ -4,6 +4,7 @@ mod bursts;
 mod drops;
 mod floods;
 mod lab;
+mod memory;
 mod promises;
 mod shards;
 mod status;

@@ -11,7 +11,7 @@ use super::Limits;
 
 /// What holding a packet takes beyond its bytes: its place in a queue that grows by doubling, and what
 /// the allocator keeps for itself.
-pub(super) const OVERHEAD_BYTES: usize = 64;
+const OVERHEAD_BYTES: usize = 64;
 
 /// Packets that wait, by the number of the peer whose tunnel they wait for.
 #[derive(Debug, Default)]
@@ -21,6 +21,14 @@ pub(super) struct WaitingRoom {
 }
 
 impl WaitingRoom {
+    /// The most that it takes: its packets, and a queue for each of the peers that have some.
+    pub(super) const fn worst_case_bytes(limits: &Limits, peers: usize) -> usize {
+        let most = limits.waiting_bytes / OVERHEAD_BYTES;
+        let queues = if peers < most { peers } else { most };
+        // A hash table may be half empty, and twice that after it grew.
+        limits.waiting_bytes + 4 * queues * size_of::<(u32, VecDeque<Vec<u8>>)>()
+    }
+
     /// Holds a packet; false if there is no room for it.
     pub(super) fn push(&mut self, number: u32, packet: &[u8], limits: &Limits) -> bool {
         let held = self.by_peer.get(&number).map_or(0, VecDeque::len);

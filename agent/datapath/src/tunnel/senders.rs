@@ -21,6 +21,9 @@ pub(crate) struct Senders {
 }
 
 impl Senders {
+    /// The memory that it takes.
+    pub(crate) const BYTES: usize = PLACES * size_of::<Instant>();
+
     /// Each address may ask `per_s` times a second.
     pub(crate) fn new(per_s: u32, now: Instant) -> Self {
         let apart = Duration::from_secs(1) / per_s.max(1);
