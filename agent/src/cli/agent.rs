@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::SOCKET;
 use crate::control::enrol;
-use crate::daemon::{Daemon, DaemonError, Machine};
-use crate::dataplane::Offloads;
+use crate::daemon::{Daemon, DaemonError, Machine, Tuning};
+use crate::dataplane::{Offloads, SHARDS_MAX};
 use crate::state::{Enrolment, Keys, StateDir};
 
 const STATE: &str = "/var/lib/partywall";
@@ -56,6 +56,12 @@ enum Verb {
         /// does it wrong
         #[arg(long, env = "PARTYWALL_NO_UDP_OFFLOAD", value_parser = FalseyValueParser::new())]
         no_udp_offload: bool,
+        /// Threads that carry packets [default: one on a device, one for each core on a gateway]
+        #[arg(long, env = "PARTYWALL_SHARDS", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+        shards: Option<u16>,
+        /// Have the threads hand packets over, rather than the kernel give each to the right one
+        #[arg(long, env = "PARTYWALL_NO_STEERING", value_parser = FalseyValueParser::new())]
+        no_steering: bool,
     },
     /// Undo what a daemon that crashed has left on this machine
     Mend {
@@ -83,14 +89,15 @@ impl AgentArgs {
                 let said = format!("This machine is enrolled as {}.\n", enrolment.agent);
                 Ok(io::stdout().lock().write_all(said.as_bytes())?)
             }
-            Verb::Run { socket, tun, no_tun_offload, no_udp_offload } => {
+            Verb::Run { socket, tun, no_tun_offload, no_udp_offload, shards, no_steering } => {
                 let state = StateDir::open(&self.state)?;
                 let enrolment = Enrolment::read(&state)?.ok_or(DaemonError::NotEnrolled)?;
                 let keys = Keys::open(&state)?;
                 let is_gateway = matches!(enrolment.agent, AgentId::Gateway(_));
                 info!(agent = %enrolment.agent, key = %keys.wireguard_key(), "starting");
                 let offloads = Offloads { tun: !no_tun_offload, udp: !no_udp_offload };
-                let machine = Machine::new(&keys, is_gateway, tun, offloads, self.state);
+                let tuning = Tuning { shards, offloads, steering: !no_steering };
+                let machine = Machine::new(&keys, is_gateway, tun, tuning, self.state);
                 let stop = stop_signal()?;
                 let daemon = Daemon::start(state, socket, machine).await?;
                 notify(sd_notify::NotifyState::Ready);
@@ -149,6 +156,10 @@ mod tests {
         AgentArgs::command().debug_assert();
         AgentArgs::try_parse_from(["partywall-agent", "run", "--tun", "pw1"]).unwrap();
         AgentArgs::try_parse_from(["partywall-agent", "run", "--no-tun-offload"]).unwrap();
+        AgentArgs::try_parse_from(["partywall-agent", "run", "--shards", "4"]).unwrap();
+        for shards in ["0", "257", "-1"] {
+            AgentArgs::try_parse_from(["partywall-agent", "run", "--shards", shards]).unwrap_err();
+        }
         AgentArgs::try_parse_from(["partywall-agent", "enrol", "pw1-x", "--state", "/x"]).unwrap();
         AgentArgs::try_parse_from(["partywall-agent", "mend"]).unwrap();
     }

@@ -5,6 +5,7 @@
 //! [`Step::Replace`].
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,12 +15,34 @@ use partywall_proto::overlay::OverlayConfig;
 use super::{EnforceError, Enforcer, Step};
 use crate::dataplane::{
     DataPlane, DataPlaneError, Explanation, Offloads, Options, PrivateKey, Query, Report, Role,
-    Update,
+    SHARDS_MAX, Update,
 };
 use crate::os::{Desired, FWMARK, OsError, System, SystemOptions};
 use crate::state::Keys;
 
-const SHARDS: u16 = 1;
+/// How the data path uses this machine. It changes nothing of what is carried.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Threads; none for as many as suit the role.
+    pub shards: Option<u16>,
+    /// What the kernel is asked to do for many packets at once.
+    pub offloads: Offloads,
+    /// Whether the kernel is asked to give each packet to the thread that owns it.
+    pub steering: bool,
+}
+
+impl Tuning {
+    /// A device's traffic is its gateway's, and so one thread's; a gateway's devices are shared out to all
+    /// cores.
+    fn shards(&self, role: Role) -> u16 {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let suitable = || match role {
+            Role::Device => 1,
+            Role::Gateway => u16::try_from(cores()).unwrap_or(SHARDS_MAX).min(SHARDS_MAX),
+        };
+        self.shards.unwrap_or_else(suitable)
+    }
+}
 
 /// This machine's data path and operating system.
 #[derive(Debug)]
@@ -27,7 +50,7 @@ pub struct Machine {
     private_key: PrivateKey,
     role: Role,
     tun_name: String,
-    offloads: Offloads,
+    tuning: Tuning,
     controller: Option<SocketAddr>,
     system: System,
     data_plane: Option<Running>,
@@ -45,7 +68,7 @@ impl Machine {
         keys: &Keys,
         is_gateway: bool,
         tun_name: String,
-        offloads: Offloads,
+        tuning: Tuning,
         state: PathBuf,
     ) -> Self {
         let system = System::new(SystemOptions::new(tun_name.clone(), state));
@@ -53,7 +76,7 @@ impl Machine {
             private_key: PrivateKey::from(*keys.expose_wireguard()),
             role: if is_gateway { Role::Gateway } else { Role::Device },
             tun_name,
-            offloads,
+            tuning,
             controller: None,
             system,
             data_plane: None,
@@ -88,9 +111,10 @@ impl Machine {
             private_key: self.private_key.clone(),
             role: self.role,
             listen_port,
-            shards: SHARDS,
+            shards: self.tuning.shards(self.role),
             fwmark: FWMARK,
-            offloads: self.offloads,
+            offloads: self.tuning.offloads,
+            steering: self.tuning.steering,
         };
         let data_plane = DataPlane::start(options).map_err(retry)?;
         self.data_plane = Some(Running { data_plane, listen_port });

@@ -16,7 +16,7 @@ mod skew;
 mod step;
 
 pub use enforcer::{EnforceError, Enforcer};
-pub use machine::Machine;
+pub use machine::{Machine, Tuning};
 pub use membership::{Idle, Membership};
 pub use refusal::Refusal;
 pub use shell::{Daemon, DaemonError};

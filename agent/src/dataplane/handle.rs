@@ -6,108 +6,22 @@
 //! goes with it, and the leak guard stays.
 
 use std::any::Any;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use partywall_datapath::shard::{
-    Explanation, Limits, PrivateKey, Query, Role, Settings, Shard, Update,
-};
+use partywall_datapath::shard::{Explanation, Limits, Query, Settings, Shard, Update};
 use rustix::event::EventfdFlags;
 use tokio::sync::{oneshot, watch};
-use tracing::info;
 
+use crate::dataplane::error::DataPlaneError;
+use crate::dataplane::handover::HandOver;
+use crate::dataplane::options::{Options, SHARDS_MAX};
+use crate::dataplane::ports::Ports;
 use crate::dataplane::report::Report;
-use crate::dataplane::tun::TunPort;
-use crate::dataplane::udp::UdpPort;
 use crate::dataplane::worker::{Command, Worker};
-use crate::sys::tun::{Features, TunQueue};
-
-/// How the data path is set up. None of it changes while it runs.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The TUN interface's name, at most 15 bytes.
-    pub tun_name: String,
-    /// The agent's WireGuard private key.
-    pub private_key: PrivateKey,
-    /// Device or gateway.
-    pub role: Role,
-    /// UDP port; none lets the kernel choose.
-    pub listen_port: Option<u16>,
-    /// Threads. Only 1 works today.
-    pub shards: u16,
-    /// `SO_MARK` of the agent's own datagrams.
-    pub fwmark: u32,
-    /// What the kernel is asked to do for many packets at once.
-    pub offloads: Offloads,
-}
-
-/// Work on many packets at once that the kernel is asked for. What it refuses is done without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offloads {
-    /// Super-packets at the TUN.
-    pub tun: bool,
-    /// Segmentation and gathering of datagrams at the UDP socket.
-    pub udp: bool,
-}
-
-impl Default for Offloads {
-    fn default() -> Self {
-        Self { tun: true, udp: true }
-    }
-}
-
-/// Why the data path does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum DataPlaneError {
-    /// A number of shards that does not work.
-    #[error(
-        "{asked} shards are asked for; only 1 works, because packets are not yet handed over between shards"
-    )]
-    Shards {
-        /// What was asked for.
-        asked: u16,
-    },
-    /// The TUN interface cannot be had.
-    #[error("the TUN interface {name} cannot be opened: {advice}")]
-    Tun {
-        /// The interface.
-        name: String,
-        /// What to do.
-        advice: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The UDP socket cannot be had.
-    #[error("the UDP socket on {} cannot be opened: {advice}", port_text(*port))]
-    Udp {
-        /// The port that was asked for.
-        port: Option<u16>,
-        /// What to do.
-        advice: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A thread or its eventfd cannot be had.
-    #[error("the worker thread of shard {shard} cannot be started")]
-    Start {
-        /// The shard.
-        shard: u16,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A worker died. Nothing is carried any more; restart the agent.
-    #[error("the worker of shard {shard} died: {reason}")]
-    WorkerDied {
-        /// The shard.
-        shard: u16,
-        /// What it died of.
-        reason: String,
-    },
-}
 
 /// The running data path.
 #[derive(Debug)]
@@ -138,35 +52,26 @@ impl DataPlane {
     /// # Errors
     /// A setting that does not work, or what the kernel refuses, with what to do.
     pub fn start(options: Options) -> Result<Self, DataPlaneError> {
-        let Options { tun_name, private_key, role, listen_port, shards, fwmark, offloads } =
-            options;
-        if shards != 1 {
+        let Options { role, shards, .. } = options;
+        if shards == 0 || shards > SHARDS_MAX {
             return Err(DataPlaneError::Shards { asked: shards });
         }
-        let features = Features { multi_queue: false, offload: offloads.tun };
-        let queue = TunQueue::open(&tun_name, features).map_err(|source| DataPlaneError::Tun {
-            advice: tun_advice(&source),
-            name: tun_name,
-            source,
-        })?;
-        let udp = UdpPort::bind(listen_port, fwmark, offloads.udp).map_err(|source| {
-            DataPlaneError::Udp { port: listen_port, advice: udp_advice(&source), source }
-        })?;
-        let local_port = udp.local_port();
-        let (udp_segments, udp_gathers) = udp.segments();
-        info!(
-            tun = ?queue.offload(),
-            udp_segments,
-            udp_gathers,
-            udp_receive_buffer_bytes = udp.receive_buffer_bytes().unwrap_or_default(),
-            "the data path is set up"
-        );
-        let tun = TunPort::new(queue);
-        let limits = Limits::for_role(role);
-        let settings = Settings { shard: 0, shards, role, private_key, limits };
+        let mut ports = Ports::open(&options)?;
+        let local_port = ports[0].udp.local_port();
+        let wakes: Vec<_> = (0..shards).map(wake).collect::<Result<_, _>>()?;
+        if shards > 1 {
+            for (port, hand_over) in ports.iter_mut().zip(HandOver::between(&wakes)) {
+                port.hand_over = Some(hand_over);
+            }
+        }
         let (death, died) = watch::channel(None);
-        let worker = start_worker(settings, tun, udp, death)?;
-        Ok(Self { workers: vec![worker], died, local_port })
+        let limits = Limits::for_role(role);
+        let workers = (0..shards).zip(ports).zip(wakes).map(|((shard, ports), wake)| {
+            let private_key = options.private_key.clone();
+            let settings = Settings { shard, shards, role, private_key, limits };
+            start_worker(settings, ports, wake, death.clone())
+        });
+        Ok(Self { workers: workers.collect::<Result<_, _>>()?, died, local_port })
     }
 
     /// Has every shard enforce `update`. Resolves once they all do.
@@ -283,20 +188,24 @@ impl From<Death> for DataPlaneError {
     }
 }
 
+/// What wakes a worker.
+fn wake(shard: u16) -> Result<Arc<OwnedFd>, DataPlaneError> {
+    let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+    let made = rustix::event::eventfd(0, flags);
+    made.map(Arc::new).map_err(|errno| DataPlaneError::Start { shard, source: errno.into() })
+}
+
 fn start_worker(
     settings: Settings,
-    tun: TunPort,
-    udp: UdpPort,
+    ports: Ports,
+    wake: Arc<OwnedFd>,
     death: watch::Sender<Option<Death>>,
 ) -> Result<WorkerLine, DataPlaneError> {
     let number = settings.shard;
     let start_error = |source| DataPlaneError::Start { shard: number, source };
-    let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-    let wake = rustix::event::eventfd(0, flags).map_err(|errno| start_error(errno.into()))?;
-    let wake = Arc::new(wake);
     let (inbox, commands) = mpsc::channel();
     let shard = Shard::new(settings, Instant::now());
-    let worker = Worker { shard, tun, udp, inbox: commands, wake: Arc::clone(&wake) };
+    let worker = Worker { shard, ports, inbox: commands, wake: Arc::clone(&wake) };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {
@@ -318,34 +227,4 @@ fn start_worker(
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-fn port_text(port: Option<u16>) -> String {
-    port.map_or_else(|| "a free port".to_owned(), |port| format!("port {port}"))
-}
-
-fn tun_advice(refused: &io::Error) -> &'static str {
-    match refused.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "run the agent as root or give it CAP_NET_ADMIN",
-        Some(libc::EBUSY) => {
-            "another program holds it; stop that, or choose another name with --tun"
-        }
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-            "the kernel has no TUN driver loaded; run modprobe tun"
-        }
-        Some(libc::EINVAL) => {
-            "the name is taken by an interface of another kind; choose another with --tun"
-        }
-        Some(_) | None => "the system refused it",
-    }
-}
-
-fn udp_advice(refused: &io::Error) -> &'static str {
-    match refused.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "run the agent as root or give it CAP_NET_ADMIN",
-        Some(libc::EADDRINUSE) => {
-            "another program uses this port; stop that, or change the gateway's port"
-        }
-        Some(_) | None => "the system refused it",
-    }
 }

@@ -14,12 +14,20 @@ pub enum Loss {
     TunRefused,
     /// What the kernel gave at the TUN contradicts itself.
     TunMalformed,
+    /// What reached the wrong shard could not be handed to its owner, who has too much to do.
+    HandOverFull,
 }
 
 impl Loss {
     /// Every loss, in the order of the counters.
-    pub const ALL: [Self; 5] =
-        [Self::UdpFull, Self::UdpRefused, Self::TunFull, Self::TunRefused, Self::TunMalformed];
+    pub const ALL: [Self; 6] = [
+        Self::UdpFull,
+        Self::UdpRefused,
+        Self::TunFull,
+        Self::TunRefused,
+        Self::TunMalformed,
+        Self::HandOverFull,
+    ];
 
     /// The stable name, in kebab case; distinct from every drop reason's.
     pub fn text(self) -> &'static str {
@@ -29,6 +37,7 @@ impl Loss {
             Self::TunFull => "tun-full",
             Self::TunRefused => "tun-refused",
             Self::TunMalformed => "tun-malformed",
+            Self::HandOverFull => "hand-over-full",
         }
     }
 
@@ -47,6 +56,9 @@ impl Loss {
             }
             Self::TunMalformed => {
                 "The machine gave the tunnel interface a packet that cannot be taken apart."
+            }
+            Self::HandOverFull => {
+                "One thread of the agent could not take from another as fast as it came."
             }
         }
     }

@@ -1,12 +1,16 @@
 //! The data path's shell: threads, sockets and the TUN around the pure shards of
 //! `partywall-datapath`.
 //!
-//! Packets never leave the thread that read them, and never wait: where a socket or the TUN is full
-//! they are dropped and counted. What asks for a worker's attention comes through its inbox and an
-//! eventfd.
+//! The kernel gives each packet to the thread that owns its peer; what lands elsewhere is handed over.
+//! Nothing waits: where a socket, the TUN or a mailbox is full, packets are dropped and counted. What
+//! asks for a worker's attention comes through its inbox and an eventfd.
 
+mod error;
 mod handle;
+mod handover;
 mod loss;
+mod options;
+mod ports;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -14,8 +18,10 @@ mod tun;
 mod udp;
 mod worker;
 
-pub use handle::{DataPlane, DataPlaneError, Offloads, Options};
+pub use error::DataPlaneError;
+pub use handle::DataPlane;
 pub use loss::Loss;
+pub use options::{Offloads, Options, SHARDS_MAX};
 pub use partywall_datapath::shard::{
     Explanation, PeerStatus, PrivateKey, Query, Role, Traffic, Update,
 };

@@ -14,6 +14,8 @@ pub struct Report {
     pub received: Traffic,
     /// From the TUN, through the filter, into the tunnel.
     pub sent: Traffic,
+    /// Packets and datagrams that one shard read and another took; calls are not among them.
+    pub handed_over: u64,
     /// Packets and datagrams dropped, by reason; every reason is there, most are zero.
     /// [`reason_sentence`] explains one.
     pub drops: BTreeMap<String, u64>,
@@ -26,12 +28,14 @@ pub struct Report {
 pub(super) struct Part {
     pub(super) counters: Counters,
     pub(super) losses: Losses,
+    pub(super) handed_over: u64,
     pub(super) peers: Vec<PeerStatus>,
 }
 
 impl Report {
     pub(super) fn add(&mut self, part: Part) {
-        let Part { counters, losses, peers } = part;
+        let Part { counters, losses, handed_over, peers } = part;
+        self.handed_over += handed_over;
         for (sum, more) in
             [(&mut self.received, counters.received), (&mut self.sent, counters.sent)]
         {
@@ -65,8 +69,10 @@ mod tests {
         losses.add(Loss::TunFull, 2);
         let mut report = Report::default();
         for _ in 0..2 {
-            report.add(Part { counters: Counters::default(), losses, peers: Vec::new() });
+            let (counters, peers) = (Counters::default(), Vec::new());
+            report.add(Part { counters, losses, handed_over: 3, peers });
         }
+        assert_eq!(report.handed_over, 6);
         assert_eq!(report.drops["tun-full"], 4);
         assert_eq!(report.drops.len(), DropReason::ALL.len() + Loss::ALL.len());
         assert!(report.drops.keys().all(|text| reason_sentence(text).is_some()));

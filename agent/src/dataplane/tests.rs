@@ -3,6 +3,8 @@
 //!
 //! Each end lives on a thread of its own namespace, and so do its worker and its sockets.
 
+mod shards;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use partywall_proto::keys::WireguardKey;
 use partywall_proto::overlay::OverlayConfig;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{DataPlane, DataPlaneError, Offloads, Options};
+use super::{DataPlane, DataPlaneError, Offloads, Options, SHARDS_MAX};
 use crate::sys::netns::{self, shell};
 
 const FWMARK: u32 = 0x5057;
@@ -37,6 +39,7 @@ fn options(role: Role, key: [u8; 32], listen_port: Option<u16>) -> Options {
         shards: 1,
         fwmark: FWMARK,
         offloads: Offloads::default(),
+        steering: true,
     }
 }
 
@@ -239,10 +242,15 @@ fn movable<T: Send>(value: T) -> T {
 }
 
 #[test]
-fn more_than_one_shard_is_refused_and_so_is_a_tun_that_somebody_holds() {
+fn no_shards_are_refused_and_so_is_a_tun_that_somebody_holds() {
     netns::in_private_network_async(|| async {
-        let two = Options { shards: 2, ..options(Role::Device, DEVICE_KEY, None) };
-        assert!(matches!(DataPlane::start(two), Err(DataPlaneError::Shards { asked: 2 })));
+        for asked in [0, SHARDS_MAX + 1] {
+            let options = Options { shards: asked, ..options(Role::Device, DEVICE_KEY, None) };
+            let refused = DataPlane::start(options);
+            assert!(
+                matches!(refused, Err(DataPlaneError::Shards { asked: again }) if again == asked)
+            );
+        }
         let first = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap();
         let refused = DataPlane::start(options(Role::Device, DEVICE_KEY, None)).unwrap_err();
         assert!(refused.to_string().contains("another program holds it"), "{refused}");

@@ -41,17 +41,24 @@ impl TunPort {
         Self { queue, coalescer: Coalescer::new(Merging { tcp, udp }, Outbox::ITEMS) }
     }
 
-    /// Reads a packet or a super-packet. `WouldBlock` when there is none.
+    /// Reads a packet or a super-packet, as the kernel gives it. `WouldBlock` when there is none.
+    pub(super) fn receive<'a>(&self, inlet: &'a mut TunInlet) -> io::Result<&'a mut [u8]> {
+        let bytes = self.queue.read(&mut inlet.0)?;
+        Ok(&mut inlet.0[..bytes])
+    }
+
+    /// The IP packet in what this queue, or another of the same TUN, gave.
+    pub(super) fn packet<'a>(&self, read: &'a [u8]) -> &'a [u8] {
+        let header_bytes = if self.queue.offload().headers { VNET_HEADER_BYTES } else { 0 };
+        read.get(header_bytes..).unwrap_or_default()
+    }
+
+    /// What this queue, or another of the same TUN, gave, to be taken packet by packet.
     ///
     /// # Errors
-    /// The outer one is what the kernel answers; the inner one a super-packet that cannot be.
-    pub(super) fn receive<'a>(
-        &self,
-        inlet: &'a mut TunInlet,
-    ) -> io::Result<Result<Burst<'a>, BurstError>> {
-        let bytes = self.queue.read(&mut inlet.0)?;
-        let read = &mut inlet.0[..bytes];
-        Ok(if self.queue.offload().headers { Burst::read(read) } else { Ok(Burst::single(read)) })
+    /// A super-packet that cannot be.
+    pub(super) fn burst<'a>(&self, read: &'a mut [u8]) -> Result<Burst<'a>, BurstError> {
+        if self.queue.offload().headers { Burst::read(read) } else { Ok(Burst::single(read)) }
     }
 
     /// Writes packets, in order. What the kernel would not take is counted.

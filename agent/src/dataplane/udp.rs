@@ -1,4 +1,4 @@
-//! The UDP socket that carries WireGuard: one dual-stack socket, read and written in batches.
+//! The UDP sockets that carry WireGuard: dual-stack, on one port, read and written in batches.
 //!
 //! The socket's mark is what keeps its datagrams out of the tunnel and lets them pass the leak
 //! guard. Senders and destinations are plain IPv4 or IPv6 addresses on this side; mapped ones stay
@@ -61,11 +61,38 @@ impl UdpPort {
     pub(super) fn bind(port: Option<u16>, fwmark: u32, offload: bool) -> io::Result<Self> {
         let port = port.unwrap_or(0);
         // A machine without IPv6 has no such sockets, or has no address to bind them to.
-        let (socket, ipv6) = match bind_ipv6(port, fwmark) {
+        let (socket, ipv6) = match bind_ipv6(port, fwmark, false) {
             Ok(socket) => (socket, true),
-            Err(refused) if lacks_ipv6(&refused) => (bind_ipv4(port, fwmark)?, false),
+            Err(refused) if lacks_ipv6(&refused) => (bind_ipv4(port, fwmark, false)?, false),
             Err(refused) => return Err(refused),
         };
+        Self::of(socket, ipv6, offload)
+    }
+
+    /// As [`bind`](Self::bind), so many sockets on one port. Only they share it: another program that
+    /// would, this one started twice for instance, is refused, and so are these where it came first.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub(super) fn bind_group(
+        port: Option<u16>,
+        fwmark: u32,
+        offload: bool,
+        count: u16,
+    ) -> io::Result<Vec<Self>> {
+        let first = Self::bind(port, fwmark, offload)?;
+        // Not before it is bound, or it would have joined whoever is there.
+        first.socket.set_reuse_port(count > 1)?;
+        let (port, ipv6) = (first.local_port, first.ipv6);
+        let mut group = vec![first];
+        for _ in 1..count {
+            let bind = if ipv6 { bind_ipv6 } else { bind_ipv4 };
+            group.push(Self::of(bind(port, fwmark, true)?, ipv6, offload)?);
+        }
+        Ok(group)
+    }
+
+    fn of(socket: Socket, ipv6: bool, offload: bool) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         leave_out_details(&socket, ipv6)?;
         if !offload && state.gro_segments() > 1 {
@@ -194,14 +221,16 @@ fn as_known(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip().to_canonical(), from.port())
 }
 
-fn bind_ipv6(port: u16, fwmark: u32) -> io::Result<Socket> {
+fn bind_ipv6(port: u16, fwmark: u32, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
     socket.set_only_v6(false)?;
+    socket.set_reuse_port(shared)?;
     bound(socket, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port, fwmark)
 }
 
-fn bind_ipv4(port: u16, fwmark: u32) -> io::Result<Socket> {
+fn bind_ipv4(port: u16, fwmark: u32, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    socket.set_reuse_port(shared)?;
     bound(socket, IpAddr::V4(Ipv4Addr::UNSPECIFIED), port, fwmark)
 }
 
@@ -278,7 +307,7 @@ mod tests {
         netns::in_private_network(|| {
             loopback_up();
             let to = UdpPort::bind(None, 0x5057, true).unwrap();
-            let socket = bind_ipv4(0, 0x5057).unwrap();
+            let socket = bind_ipv4(0, 0x5057, false).unwrap();
             let state = UdpSocketState::new((&socket).into()).unwrap();
             let from = UdpPort {
                 socket,
@@ -300,6 +329,24 @@ mod tests {
             let first = UdpPort::bind(Some(51820), 0x5057, true).unwrap();
             let refused = UdpPort::bind(Some(first.local_port()), 0x5057, true).err().unwrap();
             assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+        });
+    }
+
+    #[test]
+    fn a_group_shares_its_port_with_nobody_else() {
+        netns::in_private_network(|| {
+            let bind = |port, count| UdpPort::bind_group(port, 0x5057, true, count);
+            let first = bind(None, 4).unwrap();
+            let port = first[0].local_port();
+            assert!(first.iter().all(|socket| socket.local_port() == port));
+            for count in [1, 4] {
+                let refused = bind(Some(port), count).err().unwrap();
+                assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+            }
+            drop(first);
+            let alone = bind(Some(port), 1).unwrap();
+            assert_eq!(bind(Some(port), 2).err().unwrap().kind(), ErrorKind::AddrInUse);
+            drop(alone);
         });
     }
 }

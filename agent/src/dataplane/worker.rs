@@ -1,8 +1,8 @@
-//! One shard's thread: waits for the TUN, the UDP socket, the inbox and the shard's timer, and
-//! carries packets between them.
+//! One shard's thread: waits for the TUN, the UDP socket, other shards, the inbox and the shard's timer,
+//! and carries packets between them.
 //!
-//! This is the hot path. Nothing here allocates or locks per packet, and nothing waits but the one
-//! `poll`. Each turn takes at most one batch from either side, so that neither starves the other,
+//! This is the hot path. Nothing here allocates per packet, nor locks unless it must be handed over, and
+//! nothing waits but the one `poll`. Each turn takes at most one batch from either side, so that neither starves the other,
 //! the inbox or the timer.
 
 use std::io::{self, ErrorKind};
@@ -14,10 +14,12 @@ use partywall_datapath::shard::{Explanation, Outbox, Query, Shard, Update};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::oneshot;
 
+use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
+use crate::dataplane::ports::Ports;
 use crate::dataplane::report::Part;
-use crate::dataplane::tun::{TunInlet, TunPort};
-use crate::dataplane::udp::{Inlet, UdpPort};
+use crate::dataplane::tun::TunInlet;
+use crate::dataplane::udp::Inlet;
 
 /// Reads of the TUN in one turn. Each yields one packet, or one super-packet; with the latter a turn
 /// ends when the outbox was full.
@@ -45,8 +47,7 @@ pub(super) enum WorkerError {
 /// What one thread owns.
 pub(super) struct Worker {
     pub(super) shard: Shard,
-    pub(super) tun: TunPort,
-    pub(super) udp: UdpPort,
+    pub(super) ports: Ports,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) wake: Arc<OwnedFd>,
 }
@@ -63,6 +64,8 @@ struct Desk {
     outbox: Outbox,
     inlet: Inlet,
     tun_inlet: TunInlet,
+    /// What other shards handed over, where there are any.
+    handed: Option<Slab>,
     losses: Losses,
 }
 
@@ -83,6 +86,7 @@ impl Worker {
             outbox: Outbox::new(),
             inlet: Inlet::new(),
             tun_inlet: TunInlet::new(),
+            handed: self.ports.hand_over.is_some().then(Slab::new),
             losses: Losses::default(),
         };
         loop {
@@ -91,6 +95,7 @@ impl Worker {
             if ready.wake && self.take_commands(&mut desk, now) == Turn::Last {
                 return Ok(());
             }
+            self.take_handed(&mut desk, now);
             if ready.udp {
                 self.take_datagrams(&mut desk, now)?;
             }
@@ -100,7 +105,10 @@ impl Worker {
             if self.shard.poll_timeout().is_some_and(|due| due <= now) {
                 self.shard.handle_timeout(now, &mut desk.outbox);
             }
-            flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+            self.ports.flush(&mut desk.outbox, &mut desk.losses);
+            if let Some(hand_over) = &mut self.ports.hand_over {
+                hand_over.wake_owed();
+            }
         }
     }
 
@@ -110,14 +118,22 @@ impl Worker {
             // A timer that is further off than poll can count is looked at again when poll returns.
             Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
         });
+        let Ports { tun, reads_tun, udp, hand_over } = &self.ports;
+        let may_wait = hand_over.as_ref().is_none_or(HandOver::may_wait);
+        let timeout = if may_wait { timeout } else { Some(Timespec::default()) };
+        // A TUN that another worker reads is watched all the same: it may go away.
+        let tun_events = if *reads_tun { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.udp.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.tun.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(udp.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(tun.as_fd(), tun_events),
         ];
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(refused) => return Err(refused.into()),
+        }
+        if let Some(hand_over) = hand_over {
+            hand_over.awake();
         }
         // An error condition counts as ready: the read that follows says what is wrong.
         let [wake, udp, tun] = fds.map(|fd| !fd.revents().is_empty());
@@ -132,13 +148,14 @@ impl Worker {
             match self.inbox.try_recv() {
                 Ok(Command::Apply(update, done)) => {
                     self.shard.apply(&update, now, &mut desk.outbox);
-                    flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+                    self.ports.flush(&mut desk.outbox, &mut desk.losses);
                     let _ = done.send(());
                 }
                 Ok(Command::Report(answer)) => {
                     let _ = answer.send(Part {
                         counters: self.shard.counters().clone(),
                         losses: desk.losses,
+                        handed_over: self.ports.hand_over.as_ref().map_or(0, HandOver::given),
                         peers: self.shard.peer_status(now),
                     });
                 }
@@ -152,52 +169,92 @@ impl Worker {
     }
 
     fn take_datagrams(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
-        let batch = match self.udp.receive(&mut desk.inlet) {
+        let Desk { outbox, inlet, losses, .. } = desk;
+        let batch = match self.ports.udp.receive(inlet) {
             Ok(batch) => batch,
             Err(refused) if is_passing(&refused) => return Ok(()),
             Err(refused) => return Err(WorkerError::Udp(refused)),
         };
         for (from, datagram) in batch.datagrams() {
-            self.shard.handle_datagram(from, datagram, now, &mut desk.outbox);
-            if desk.outbox.is_full() {
-                flush(&mut self.tun, &self.udp, &mut desk.outbox, &mut desk.losses);
+            if let Some(hand_over) = &mut self.ports.hand_over
+                && let Some(owner) = self.shard.owner_of_datagram(datagram)
+            {
+                hand_over.give(owner, Handed::Datagram(from), datagram, losses);
+                continue;
+            }
+            self.shard.handle_datagram(from, datagram, now, outbox);
+            if outbox.is_full() {
+                self.ports.flush(outbox, losses);
             }
         }
         Ok(())
     }
 
     fn take_packets(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
-        let Self { shard, tun, udp, .. } = self;
         let Desk { outbox, tun_inlet, losses, .. } = desk;
-        let mut flushed = false;
         for _ in 0..TUN_BATCH {
-            match tun.receive(tun_inlet) {
-                Ok(Ok(mut burst)) => shard.handle_burst(&mut burst, now, outbox, |outbox| {
-                    flush(tun, udp, outbox, losses);
-                    flushed = true;
-                }),
-                Ok(Err(_)) => losses.add(Loss::TunMalformed, 1),
+            let read = match self.ports.tun.receive(tun_inlet) {
+                Ok(read) => read,
                 Err(refused) if is_passing(&refused) => return Ok(()),
                 Err(refused) => return Err(WorkerError::TunGone(refused)),
-            }
-            if flushed {
+            };
+            if let Some(hand_over) = &mut self.ports.hand_over
+                && let Some(owner) = self.shard.owner_of_packet(self.ports.tun.packet(read))
+            {
+                hand_over.give(owner, Handed::Packet, read, losses);
+            } else if self.take_burst(read, now, outbox, losses) {
                 break;
             }
         }
         Ok(())
     }
-}
 
-/// Hands over everything that the shard has to say. What the kernel will not take is counted.
-fn flush(tun: &mut TunPort, udp: &UdpPort, outbox: &mut Outbox, losses: &mut Losses) {
-    if outbox.is_empty() {
-        return;
+    /// Takes what other shards handed over.
+    fn take_handed(&mut self, desk: &mut Desk, now: Instant) {
+        let Desk { outbox, handed: Some(slab), losses, .. } = desk else { return };
+        let Some(hand_over) = &self.ports.hand_over else { return };
+        hand_over.take(slab);
+        for call in slab.calls() {
+            self.shard.handle_call(call, now, outbox);
+            if outbox.is_full() {
+                self.ports.flush(outbox, losses);
+            }
+        }
+        for number in 0..slab.len() {
+            match slab.item(number) {
+                (Handed::Packet, read) => {
+                    self.take_burst(read, now, outbox, losses);
+                }
+                (Handed::Datagram(from), datagram) => {
+                    self.shard.handle_datagram(from, datagram, now, outbox);
+                    if outbox.is_full() {
+                        self.ports.flush(outbox, losses);
+                    }
+                }
+            }
+        }
+        slab.clear();
     }
-    for run in outbox.runs() {
-        udp.send(&run, losses);
+
+    /// Takes what one read of the TUN brought; whether the outbox was full on the way.
+    fn take_burst(
+        &mut self,
+        read: &mut [u8],
+        now: Instant,
+        outbox: &mut Outbox,
+        losses: &mut Losses,
+    ) -> bool {
+        let Self { shard, ports, .. } = self;
+        let mut flushed = false;
+        match ports.tun.burst(read) {
+            Ok(mut burst) => shard.handle_burst(&mut burst, now, outbox, |outbox| {
+                ports.flush(outbox, losses);
+                flushed = true;
+            }),
+            Err(_) => losses.add(Loss::TunMalformed, 1),
+        }
+        flushed
     }
-    tun.deliver(outbox.packets(), losses);
-    outbox.clear();
 }
 
 /// Errors of a read after which the next read is as good as ever: nothing there, or an ICMP error

@@ -4,5 +4,6 @@
 
 #[cfg(test)]
 pub(crate) mod netns;
+pub(crate) mod steering;
 pub(crate) mod tun;
 pub(crate) mod udp;

@@ -69,6 +69,14 @@ impl TunQueue {
         }
     }
 
+    /// The same queue once more, for a thread that only writes.
+    ///
+    /// # Errors
+    /// What the kernel answers where descriptors run out.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, offload: self.offload })
+    }
+
     /// What the queue gives and takes.
     pub(crate) fn offload(&self) -> Offload {
         self.offload
