@@ -69,7 +69,8 @@ impl Filter {
 
     /// The most memory that it takes, but for the rules.
     pub const fn worst_case_bytes(limits: &Limits) -> usize {
-        FlowTable::worst_case_bytes(limits.flows) + FragmentTable::worst_case_bytes(limits.fragments)
+        FlowTable::worst_case_bytes(limits.flows)
+            + FragmentTable::worst_case_bytes(limits.fragments)
     }
 
     /// Replaces the rules. Open flows are judged anew at their next packet.

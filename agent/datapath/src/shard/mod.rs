@@ -65,6 +65,7 @@ pub struct Shard {
     repetitions: Vec<Repetition>,
     /// When each peer's timers are to be looked at; those that rest have none.
     deadlines: Deadlines,
+    begun_at: Instant,
     sweep_at: Instant,
     waiting: WaitingRoom,
 }
@@ -92,6 +93,7 @@ impl Shard {
             scratch: vec![0; PACKET_MAX_BYTES + 16].into_boxed_slice(),
             repetitions: Vec::new(),
             deadlines: Deadlines::default(),
+            begun_at: now,
             sweep_at: now,
             waiting: WaitingRoom::default(),
             settings,

@@ -56,7 +56,7 @@ impl Shard {
             return Ok(());
         }
         let due = self.tick(number, now, out).ok_or(DropReason::OutboxFull)?;
-        self.deadlines.set(number, Some(now + LOOK_AGAIN));
+        self.set_deadline(number, Some(now + LOOK_AGAIN));
         self.say(number, due, now, out);
         Ok(())
     }
@@ -66,13 +66,25 @@ impl Shard {
         let next = |shard: &mut Self| shard.peers.at_mut(number)?.tunnel.next_tick();
         let asked = next(self);
         if asked.is_none_or(|at| at > now) {
-            self.deadlines.set(number, asked);
+            self.set_deadline(number, asked);
             return;
         }
         let Some(due) = self.tick(number, now, out) else { return };
         let asked = next(self);
-        self.deadlines.set(number, asked);
+        self.set_deadline(number, asked);
         self.say(number, due, now, out);
+    }
+
+    /// Deadlines are put off to the next quarter of a second, so that thousands of peers are looked at
+    /// in a few wake-ups and not in one for each. WireGuard allows for more (REKEY_TIMEOUT's jitter).
+    fn set_deadline(&mut self, number: u32, at: Option<Instant>) {
+        let at = at.map(|at| {
+            let past = at.saturating_duration_since(self.begun_at);
+            let quarters = past.as_nanos().div_ceil(LOOK_AGAIN.as_nanos());
+            // Good for 34 years.
+            self.begun_at + LOOK_AGAIN * quarters as u32
+        });
+        self.deadlines.set(number, at);
     }
 
     /// What a peer's timers made due, written into the room for a datagram; none if there is no room.

@@ -155,3 +155,22 @@ fn many_peers(count: u32) -> Vec<partywall_proto::overlay::Peer> {
     };
     (0..count).map(numbered).collect()
 }
+
+#[test]
+fn many_idle_tunnels_are_looked_at_in_few_wake_ups() {
+    let mut gateway = shard(Role::Gateway, 2, start());
+    let begun = start();
+    let mut out = Outbox::new();
+    let mut config = gateway_config(&[]);
+    config.peers = many_peers(1000);
+    gateway.apply(&replace(config, RULES), begun, &mut out);
+    for number in 0..1000 {
+        gateway.attend(number, begun + Duration::from_millis(number.into()), &mut out).unwrap();
+    }
+    let mut wake_ups = 0;
+    while let Some(due) = gateway.poll_timeout() {
+        gateway.handle_timeout(due, &mut out);
+        wake_ups += 1;
+    }
+    assert!(wake_ups <= 6, "{wake_ups}");
+}
