@@ -1,106 +1,279 @@
-//! Partywall's data path against boringtun-cli, with the filter on.
+//! Partywall's data path against other userspace WireGuards and against the floor, with the filter on.
 //!
-//! Two labs of the same topology stand side by side and take turns, so that whatever else the machine
-//! does hits both alike. Each turn measures one tunnel while the other is idle.
+//! Labs of the same topology stand side by side and take turns, so that whatever else the machine does
+//! hits all alike. Each turn measures one tunnel while the others are idle.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use clap::ValueEnum;
 
-use super::boringtun::Boringtun;
-use super::{Better, Row, median};
-use crate::lab::{Building, Host, Lab, Topology, within};
+use super::bare::{Bare, cipher_s_per_gb};
+use super::iperf::Target;
+use super::metric::Metric;
+use super::ping::Pings;
+use super::rival::{BORINGTUN, GOTATUN, WIREGUARD_GO};
+use super::row::median;
+use super::side::Side;
+use super::{Better, Row, policy};
+use crate::lab::Topology;
 
-const SERVER: &str = "10.1.0.10";
-const PORT: &str = "5201";
-/// Long enough for TCP to settle, short enough for many turns.
-const STREAM_S: &str = "4";
-/// Small enough for a ping that is never late by its own batch.
-const PINGS: &str = "200";
+/// Loaded while the data path is measured, and one of them matches.
+const RULES: u32 = 1000;
+/// Both ends of the comparison that the number of rules must not show in.
+const FEW_RULES: u32 = 1;
+const MANY_RULES: u32 = 100_000;
+/// What many rules must leave of the throughput with few.
+const MANY_RULES_BAR: f64 = 0.97;
 
-/// The figures of one side, by round.
-#[derive(Debug, Default)]
-struct Figures {
-    one_stream: Vec<f64>,
-    eight_streams: Vec<f64>,
-    cpu_s_per_gb: Vec<f64>,
-    round_trip_us: Vec<f64>,
+// Long enough for TCP to settle, short enough for five rounds of all sides in a coffee break.
+const TCP_S: u32 = 4;
+const UDP_S: u32 = 3;
+const RULES_S: u32 = 3;
+const BARE_S: u32 = 3;
+
+const IDLE_PINGS: usize = 400;
+/// Six of them are above p99.
+const LOADED_PINGS: usize = 600;
+/// Until the stream beside them has filled its queues.
+const LOADED_PINGS_SKIPPED: usize = 150;
+/// Outlasts the pings, lost ones included.
+const LOAD_S: u32 = 5;
+
+const LARGE_BYTES: u32 = 1300;
+const SMALL_BYTES: u32 = 64;
+
+/// A part of the measurements; all of them unless some are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// TCP streams, and the floor under their cost.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// Round trips, idle and under a bulk transfer.
+    RoundTrip,
+    /// One stream with few and with many rules.
+    Rules,
 }
 
-/// Measures `rounds` turns of each; `told` hears how it goes.
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::RoundTrip, Self::Rules];
+}
+
+type Figures = BTreeMap<Metric, Vec<f64>>;
+
+/// Measures `rounds` turns of each tunnel; `told` hears how it goes.
 ///
 /// # Errors
 /// A tunnel does not come up, or a measuring tool fails.
-pub fn throughput(rounds: usize, mut told: impl FnMut(&str)) -> Result<Vec<Row>> {
+pub fn throughput(rounds: usize, parts: &[Part], mut told: impl FnMut(&str)) -> Result<Vec<Row>> {
     let topology = Topology::named("pair")?;
-    let mut partywall = Building::up(Lab::up(&topology)?)?;
-    partywall.sign_in("device", "user-1@bench", "bench")?;
-    let boringtun = Boringtun::up(Lab::up(&topology)?)?;
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
-    for round in 1..=rounds {
-        for (name, figures) in [("partywall", &mut ours), ("boringtun", &mut theirs)] {
-            let ours = name == "partywall";
-            let device = if ours {
-                partywall.host("device").clone()
-            } else {
-                boringtun.lab.host("device").clone()
-            };
-            let mut cpu_s = || -> Result<f64> {
-                Ok(match ours {
-                    true => {
-                        partywall.agent("device").cpu_s()? + partywall.agent("gateway").cpu_s()?
-                    }
-                    false => boringtun.device.cpu_s()? + boringtun.gateway.cpu_s()?,
-                })
-            };
-            figures.round_trip_us.push(round_trip_us(&device)?);
-            let before_s = cpu_s()?;
-            let one = stream(&device, "1")?;
-            let eight = stream(&device, "8")?;
-            let spent_s = cpu_s()? - before_s;
-            figures.one_stream.push(one.gbit_per_s);
-            figures.eight_streams.push(eight.gbit_per_s);
-            figures.cpu_s_per_gb.push(spent_s / ((one.bytes + eight.bytes) / 1e9));
-            told(&format!(
-                "round {round} of {rounds}, {name}: {:.2} and {:.2} Gb/s",
-                one.gbit_per_s, eight.gbit_per_s
-            ));
+    let target = Target { address: topology.ipv4("server", "inside").to_string(), port: 5201 };
+    let partywall = |rules| Side::partywall(&topology, &policy::site(&topology, rules)?);
+    let mut sides = Vec::new();
+    if parts.iter().any(|part| *part != Part::Rules) {
+        sides.push(("partywall", partywall(RULES)?));
+        for rival in [&BORINGTUN, &GOTATUN, &WIREGUARD_GO] {
+            let side = Side::rival(&topology, rival).with_context(|| rival.name.to_owned())?;
+            sides.push((rival.name, side));
         }
     }
-    let row = |metric, unit, pick: fn(&Figures) -> &Vec<f64>, better| {
-        Row::new(metric, unit, pick(&ours), median(pick(&theirs)), better)
+    let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
+    let mut floor = match parts.contains(&Part::Tcp) {
+        true => Some(Floor::new(Bare::up(&topology)?)),
+        false => None,
     };
-    Ok(vec![
-        row("one TCP stream", "Gb/s", |f| &f.one_stream, Better::Higher),
-        row("eight TCP streams", "Gb/s", |f| &f.eight_streams, Better::Higher),
-        row("daemon CPU, both ends", "s/GB", |f| &f.cpu_s_per_gb, Better::Lower),
-        row("idle round trip, p50", "us", |f| &f.round_trip_us, Better::Lower),
-    ])
+    let mut rules = match parts.contains(&Part::Rules) {
+        true => Some(Rules::new(partywall(FEW_RULES)?, many_rules(partywall, &mut told)?)),
+        false => None,
+    };
+    for round in 1..=rounds {
+        for (name, side) in &mut sides {
+            told(&format!("round {round} of {rounds}: {name}"));
+            turn(side, &target, parts, figures.entry(name).or_default())
+                .with_context(|| format!("round {round}, {name}"))?;
+        }
+        if let Some(floor) = &mut floor {
+            floor.turn()?;
+        }
+        if let Some(rules) = &mut rules {
+            told(&format!("round {round} of {rounds}: {FEW_RULES} and {MANY_RULES} rules"));
+            rules.turn(&target, round)?;
+        }
+    }
+    for (name, side) in &mut sides {
+        figures.entry(name).or_default().insert(Metric::Memory, vec![side.peak_mb()?]);
+    }
+    let mut rows = rows(&figures, floor.as_ref().map(Floor::s_per_gb));
+    rows.extend(rules.iter().flat_map(Rules::rows));
+    rows.extend(rival_rows(&figures));
+    rows.extend(floor.iter().flat_map(Floor::rows));
+    Ok(rows)
 }
 
-struct Streamed {
-    gbit_per_s: f64,
-    bytes: f64,
+/// What the controller and both agents make of so many rules is worth knowing too.
+fn many_rules(
+    partywall: impl FnOnce(u32) -> Result<Side>,
+    told: &mut impl FnMut(&str),
+) -> Result<Side> {
+    let began = std::time::Instant::now();
+    let side = partywall(MANY_RULES).with_context(|| format!("with {MANY_RULES} rules"))?;
+    told(&format!("{MANY_RULES} rules were set up in {:.1} s", began.elapsed().as_secs_f64()));
+    Ok(side)
 }
 
-fn stream(device: &Host, streams: &str) -> Result<Streamed> {
-    let iperf3 = ["iperf3", "-c", SERVER, "-p", PORT, "-t", STREAM_S, "-P", streams, "-J"];
-    // An iperf3 server takes one client at a time and needs a moment after the last one.
-    let text = within("iperf3 measures", Duration::from_secs(20), || device.ok(&iperf3).map(Some))?;
-    let report: Value = serde_json::from_str(&text).context("iperf3 -J")?;
-    let received = &report["end"]["sum_received"];
-    let field =
-        |name: &str| received[name].as_f64().with_context(|| format!("iperf3 gives no {name}"));
-    Ok(Streamed { gbit_per_s: field("bits_per_second")? / 1e9, bytes: field("bytes")? })
+/// One turn of one tunnel.
+fn turn(side: &mut Side, target: &Target, parts: &[Part], figures: &mut Figures) -> Result<()> {
+    let mut add = |metric, figure| figures.entry(metric).or_default().push(figure);
+    if parts.contains(&Part::RoundTrip) {
+        let idle = Pings::send(side.device(), &target.address, IDLE_PINGS, 0)?;
+        add(Metric::IdleP50, idle.us(0.5));
+        add(Metric::IdleP99, idle.us(0.99));
+        let loaded = loaded_pings(side, target)?;
+        add(Metric::LoadedP50, loaded.us(0.5));
+        add(Metric::LoadedP99, loaded.us(0.99));
+        add(Metric::LoadedLost, loaded.lost_percent());
+    }
+    if parts.contains(&Part::Tcp) {
+        let one = side.tcp(target, 1, TCP_S)?;
+        add(Metric::OneStream, one.gbit_per_s);
+        add(Metric::OneStreamDaemons, one.daemons_s_per_gb);
+        add(Metric::OneStreamMachine, one.machine_s_per_gb);
+        let eight = side.tcp(target, 8, TCP_S)?;
+        add(Metric::EightStreams, eight.gbit_per_s);
+        add(Metric::EightStreamsDaemons, eight.daemons_s_per_gb);
+        add(Metric::EightStreamsMachine, eight.machine_s_per_gb);
+    }
+    if parts.contains(&Part::Udp) {
+        let large_per_s = side.udp(target, LARGE_BYTES, UDP_S)?;
+        add(Metric::Udp1300, large_per_s * f64::from(LARGE_BYTES) * 8.0 / 1e9);
+        add(Metric::Udp64, side.udp(target, SMALL_BYTES, UDP_S)?);
+    }
+    Ok(())
 }
 
-/// The median of many pings, one at a time, in microseconds.
-fn round_trip_us(device: &Host) -> Result<f64> {
-    let text = device.ok(&["ping", "-n", "-i", "0.01", "-c", PINGS, SERVER])?;
-    let times =
-        text.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok());
-    let times: Vec<f64> = times.collect();
-    anyhow::ensure!(!times.is_empty(), "no ping came back: {text}");
-    Ok(median(&times) * 1000.0)
+/// Pings beside a bulk transfer through the same tunnel.
+fn loaded_pings(side: &mut Side, target: &Target) -> Result<Pings> {
+    let device = side.device().clone();
+    std::thread::scope(|scope| {
+        let pings = scope
+            .spawn(|| Pings::send(&device, &target.address, LOADED_PINGS, LOADED_PINGS_SKIPPED));
+        let load = side.tcp(target, 1, LOAD_S);
+        let pings = pings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        load?;
+        pings
+    })
+}
+
+fn rows(figures: &BTreeMap<&str, Figures>, floor: Option<f64>) -> Vec<Row> {
+    let empty = Figures::new();
+    let of = |name| figures.get(name).unwrap_or(&empty);
+    let (ours, yardstick) = (of("partywall"), of(BORINGTUN.name));
+    let measured = Metric::ALL.into_iter().filter_map(|metric| Some((metric, ours.get(&metric)?)));
+    measured
+        .map(|(metric, ours)| metric.row(ours, yardstick.get(&metric).map(Vec::as_slice), floor))
+        .collect()
+}
+
+fn rival_rows(figures: &BTreeMap<&str, Figures>) -> Vec<Row> {
+    let rivals = [&BORINGTUN, &GOTATUN, &WIREGUARD_GO].map(|rival| rival.name);
+    let measured = rivals.into_iter().filter_map(|name| Some((name, figures.get(name)?)));
+    measured
+        .flat_map(|(name, figures)| {
+            figures.iter().map(move |(metric, figures)| metric.rival_row(name, figures))
+        })
+        .collect()
+}
+
+/// What cipher and bare transfer take, measured in the same run.
+#[derive(Debug)]
+struct Floor {
+    bare: Bare,
+    cipher_s_per_gb: Vec<f64>,
+    near_s_per_gb: Vec<f64>,
+    near_gbit_per_s: Vec<f64>,
+    far_s_per_gb: Vec<f64>,
+    far_gbit_per_s: Vec<f64>,
+}
+
+impl Floor {
+    fn new(bare: Bare) -> Self {
+        Self {
+            bare,
+            cipher_s_per_gb: Vec::new(),
+            near_s_per_gb: Vec::new(),
+            near_gbit_per_s: Vec::new(),
+            far_s_per_gb: Vec::new(),
+            far_gbit_per_s: Vec::new(),
+        }
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        self.cipher_s_per_gb.push(cipher_s_per_gb()?);
+        let near = self.bare.near(BARE_S)?;
+        self.near_s_per_gb.push(near.machine_s_per_gb);
+        self.near_gbit_per_s.push(near.gbit_per_s);
+        let far = self.bare.far(BARE_S)?;
+        self.far_s_per_gb.push(far.machine_s_per_gb);
+        self.far_gbit_per_s.push(far.gbit_per_s);
+        Ok(())
+    }
+
+    fn s_per_gb(&self) -> f64 {
+        median(&self.cipher_s_per_gb) + median(&self.near_s_per_gb)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let sums = self.cipher_s_per_gb.iter().zip(&self.near_s_per_gb).map(|(a, b)| a + b);
+        vec![
+            Row::shown("floor, whole machine", "CPU-s/GB", &sums.collect::<Vec<_>>()),
+            Row::shown("floor: ring seals and opens", "CPU-s/GB", &self.cipher_s_per_gb),
+            Row::shown("floor: no tunnel", "CPU-s/GB", &self.near_s_per_gb),
+            Row::shown("no tunnel: one TCP stream", "Gb/s", &self.near_gbit_per_s),
+            Row::shown("no tunnel, to the server", "CPU-s/GB", &self.far_s_per_gb),
+            Row::shown("no tunnel, to the server: one TCP stream", "Gb/s", &self.far_gbit_per_s),
+        ]
+    }
+}
+
+/// Two of ours that differ in the number of their rules only.
+#[derive(Debug)]
+struct Rules {
+    few: Side,
+    many: Side,
+    few_gbit_per_s: Vec<f64>,
+    many_gbit_per_s: Vec<f64>,
+}
+
+impl Rules {
+    fn new(few: Side, many: Side) -> Self {
+        Self { few, many, few_gbit_per_s: Vec::new(), many_gbit_per_s: Vec::new() }
+    }
+
+    /// Two turns of each, and the other first in every other round: a machine that becomes faster or
+    /// slower meanwhile favours neither.
+    fn turn(&mut self, target: &Target, round: usize) -> Result<()> {
+        let (mut few, mut many) = (0.0, 0.0);
+        for turn in 0..4_usize {
+            let first = (round + turn.div_ceil(2)).is_multiple_of(2);
+            let (side, sum) =
+                if first { (&mut self.few, &mut few) } else { (&mut self.many, &mut many) };
+            *sum += side.tcp(target, 1, RULES_S)?.gbit_per_s / 2.0;
+        }
+        self.few_gbit_per_s.push(few);
+        self.many_gbit_per_s.push(many);
+        Ok(())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let pairs = self.many_gbit_per_s.iter().zip(&self.few_gbit_per_s);
+        let ratios: Vec<f64> = pairs.map(|(many, few)| many / few).collect();
+        let name = "one TCP stream, 100,000 rules to one";
+        vec![
+            Row::new(name, "ratio", &ratios, MANY_RULES_BAR, Better::Higher),
+            Row::shown("one TCP stream, 1 rule", "Gb/s", &self.few_gbit_per_s),
+            Row::shown("one TCP stream, 100,000 rules", "Gb/s", &self.many_gbit_per_s),
+        ]
+    }
 }

@@ -1,0 +1,78 @@
+//! Round trips, one by one: `ping`, whose answers the server's kernel gives, so that no other program's
+//! turn on a processor is measured.
+//!
+//! A ping that is lost has no time. It is counted, and shown beside the times: a tunnel that loses what is
+//! late would look fast otherwise.
+
+use anyhow::{Result, ensure};
+
+use super::row::percentile;
+use crate::lab::Host;
+
+/// Twenty milliseconds' worth of a voice call is one packet; this is four times as often, and still far
+/// apart for a tunnel that is idle.
+const INTERVAL_S: &str = "0.005";
+
+/// What came of a number of pings.
+#[derive(Debug, Clone)]
+pub(super) struct Pings {
+    times_us: Vec<f64>,
+    lost: usize,
+}
+
+impl Pings {
+    /// Pings `server` so many times; the first `skipped` do not count.
+    pub(super) fn send(host: &Host, server: &str, count: usize, skipped: usize) -> Result<Self> {
+        let total = (count + skipped).to_string();
+        // ping fails where none of its last pings came back, and that is a result here.
+        let args = ["ping", "-n", "-W", "1", "-i", INTERVAL_S, "-c", &total, server];
+        let output = host.run(&args)?;
+        let pings = Self::read(&output.stdout, count, skipped);
+        ensure!(
+            !pings.times_us.is_empty(),
+            "no ping came back: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        Ok(pings)
+    }
+
+    fn read(text: &str, count: usize, skipped: usize) -> Self {
+        let answers = text.lines().filter_map(|line| {
+            let sequence: usize =
+                line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()?;
+            let time_ms: f64 = line.split_once("time=")?.1.split(' ').next()?.parse().ok()?;
+            (sequence > skipped && !line.contains("DUP!")).then_some(time_ms * 1000.0)
+        });
+        let times_us: Vec<f64> = answers.collect();
+        Self { lost: count.saturating_sub(times_us.len()), times_us }
+    }
+
+    /// The time in microseconds that a share of the answers does not pass.
+    pub(super) fn us(&self, share: f64) -> f64 {
+        percentile(&self.times_us, share)
+    }
+
+    /// How many of a hundred had no answer.
+    pub(super) fn lost_percent(&self) -> f64 {
+        100.0 * self.lost as f64 / (self.times_us.len() + self.lost) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_that_are_skipped_or_lost_have_no_time() {
+        let text = "PING 10.1.0.10 (10.1.0.10) 56(84) bytes of data.
+64 bytes from 10.1.0.10: icmp_seq=1 ttl=63 time=900 ms
+64 bytes from 10.1.0.10: icmp_seq=2 ttl=63 time=0.100 ms
+64 bytes from 10.1.0.10: icmp_seq=4 ttl=63 time=1.20 ms
+64 bytes from 10.1.0.10: icmp_seq=4 ttl=63 time=7.20 ms (DUP!)
+";
+        let pings = Pings::read(text, 4, 1);
+        assert_eq!((pings.us(0.5).round(), pings.us(0.99).round()), (100.0, 1200.0));
+        assert!((pings.lost_percent() - 50.0).abs() < 1e-9);
+    }
+}
