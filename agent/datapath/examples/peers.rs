@@ -62,7 +62,7 @@ fn main() -> Outcome<()> {
     let (mut looks, begun) = (0_u32, Instant::now());
     let mut spent = Duration::ZERO;
     let until = begun + Duration::from_secs(120);
-    // Time is not waited for: boringtun finds nothing due, and what is counted is the looks.
+    // Time is not waited for: the tunnels find nothing due, and what is counted is the looks.
     while let Some(due) = gateway.poll_timeout().filter(|&due| due < until) {
         out.clear();
         let at = Instant::now();
