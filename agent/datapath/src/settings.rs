@@ -77,6 +77,13 @@ impl Limits {
             handshakes_per_address_s: 100,
         }
     }
+
+    /// These bounds for one of `shards` that share an agent's flows: all of them together hold no more,
+    /// but that each has room for what one peer may have.
+    pub fn shared_by(self, shards: u16) -> Self {
+        let share = self.flows.div_ceil(shards.max(1).into());
+        Self { flows: share.max(self.flows_per_peer.min(self.flows)), ..self }
+    }
 }
 
 /// What a shard is told once.
@@ -97,6 +104,18 @@ pub struct Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_share_an_agents_flows_and_each_has_room_for_one_peers() {
+        for (role, shards, flows) in [
+            (Role::Gateway, 1, 1 << 18),
+            (Role::Gateway, 4, 1 << 16),
+            (Role::Gateway, 256, 1 << 13),
+            (Role::Device, 2, 1 << 14),
+        ] {
+            assert_eq!(Limits::for_role(role).shared_by(shards).flows, flows);
+        }
+    }
 
     #[test]
     fn a_private_key_never_prints() {

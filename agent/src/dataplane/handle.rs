@@ -65,7 +65,7 @@ impl DataPlane {
             }
         }
         let (death, died) = watch::channel(None);
-        let limits = Limits::for_role(role);
+        let limits = Limits::for_role(role).shared_by(shards);
         let workers = (0..shards).zip(ports).zip(wakes).map(|((shard, ports), wake)| {
             let private_key = options.private_key.clone();
             let settings = Settings { shard, shards, role, private_key, limits };

@@ -207,6 +207,7 @@ impl HandOver {
 mod tests {
     use super::*;
     use rustix::event::EventfdFlags;
+    use std::time::{Duration, Instant};
 
     fn two() -> ([HandOver; 2], [Arc<OwnedFd>; 2]) {
         let wakes =
@@ -285,10 +286,13 @@ mod tests {
     fn nobody_sleeps_through_what_is_handed_over() {
         let ([mut first, second], [_, wake]) = two();
         const ITEMS: usize = 20_000;
+        const DEADLINE: Duration = Duration::from_secs(10);
+        let started = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for number in 0..ITEMS {
                     while give(&mut first, &number.to_ne_bytes()) != Losses::default() {
+                        assert!(started.elapsed() < DEADLINE, "nobody takes it");
                         first.wake_owed();
                         std::thread::yield_now();
                     }

@@ -116,3 +116,54 @@ fn is_done(what: &str, options: &Options, steer: impl FnOnce() -> io::Result<()>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use partywall_datapath::shard::PrivateKey;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    use super::*;
+    use crate::dataplane::options::Offloads;
+    use crate::sys::netns::in_private_network;
+
+    fn readers(shards: u16, role: Role, steering: bool) -> Vec<bool> {
+        let options = Options {
+            tun_name: "pw-test0".to_owned(),
+            private_key: PrivateKey::from([1; 32]),
+            role,
+            listen_port: None,
+            shards,
+            fwmark: 0x5057,
+            offloads: Offloads::default(),
+            steering,
+        };
+        let ports = Ports::open(&options).unwrap();
+        ports.iter().map(|ports| ports.reads_tun).collect()
+    }
+
+    #[test]
+    fn a_tun_has_one_reader_unless_it_is_steered() {
+        let readers = |shards, steering| {
+            [Role::Device, Role::Gateway]
+                .map(|role| in_private_network(move || readers(shards, role, steering)))
+        };
+        assert_eq!(readers(1, true), [[true], [true]]);
+        assert_eq!(readers(3, true), [[true; 3], [true; 3]]);
+        assert_eq!(readers(3, false), [[true, false, false], [true, false, false]]);
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_to_steer_is_done_without() {
+        const FREE_FOR_ALL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+        if std::fs::read_to_string(FREE_FOR_ALL).is_ok_and(|text| text.trim() == "0") {
+            eprintln!("SKIPPED: this kernel lets everybody load programs; set {FREE_FOR_ALL} to 2");
+            return;
+        }
+        in_private_network(|| {
+            let mut held = capabilities(None).unwrap();
+            held.effective.remove(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, held).unwrap();
+            assert_eq!(readers(2, Role::Gateway, true), [true, false]);
+        });
+    }
+}
