@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::{Building, Transfer, wire, within};
+use crate::lab::{Building, PATIENCE, Transfer, wire, within};
 
 const SERVER: &str = "10.1.0.10";
 const SERVER_IPV6: &str = "[fd10:1::10]";
 const TUNNEL: &str = "partywall0";
 const COUNCIL_PAGE: &str = "Council intranet";
 const NHS_PAGE: &str = "NHS records";
-/// Longer than a download pauses on a machine that does other things as well.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One step, as a facilities manager reads it.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use partywall_proto::admin::{GroupSpec, Manifest};
 use partywall_tests::lab::{Host, wait_for};
-use partywall_tests::stage::{ADDRESS, Alone, ShowLogs};
+use partywall_tests::stage::{ADDRESS, Alone, PATIENCE, ShowLogs};
 
 const KILLS: usize = 200;
 const WRITERS: usize = 6;
@@ -34,7 +34,7 @@ fn two_hundred_kills_under_write_load_lose_nothing_that_was_acknowledged() {
     for kill in 0..KILLS {
         let before = acknowledged.lock().unwrap().writes;
         writing.go_on();
-        wait_for("writes are acknowledged", Duration::from_secs(20), || {
+        wait_for("writes are acknowledged", PATIENCE, || {
             acknowledged.lock().unwrap().writes >= before + WRITES_PER_ROUND
         })
         .unwrap();

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use partywall_proto::admin::{CredentialCreated, SessionView, TokenCreated};
@@ -17,7 +16,7 @@ use super::output::Output;
 use super::process::Process;
 use super::site::Site;
 use super::totp::Authenticator;
-use super::wait::within;
+use super::wait::{PATIENCE, within};
 use super::wire::Allowed;
 use super::{Host, Lab, LabState, binaries};
 
@@ -27,8 +26,6 @@ pub const CONTROLLER_PORT: u16 = 8443;
 const DATA: &str = "/var/lib/partywall";
 /// On the controller's host; the tokens of facilities and of each organisation's admin are in it.
 const TOKENS: &str = "/run/lab";
-/// A slow machine that builds something else at the same time still makes this.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lab in which Partywall runs. Dropping it takes everything down.
 #[derive(Debug)]
@@ -307,7 +304,7 @@ impl Building {
     /// then, and listen.
     ///
     /// # Errors
-    /// It has not within half a minute.
+    /// It has not within [`PATIENCE`].
     pub fn wait_until_connected(&mut self, host: &str) -> Result<()> {
         let machine = self.host(host).clone();
         let mut process = self.agents.get_mut(host);

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::holder::Holder;
 use super::process::Process;
-use super::wait::{wait_for, within};
+use super::wait::{PATIENCE, wait_for, within};
 
 /// One Ethernet frame, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Capture {
             // Whole frames, written as they come, with room for a burst while nobody reads.
             .args(["-s", "0", "-U", "-n", "--immediate-mode", "-B", "65536", "-Z", "root"]);
         let mut process = Process::start("tcpdump", command, log)?;
-        within("tcpdump listens", Duration::from_secs(10), || {
+        within("tcpdump listens", PATIENCE, || {
             process.must_run()?;
             Ok(process.log().contains("listening on").then_some(()))
         })?;
@@ -67,11 +67,11 @@ impl Capture {
         self.process.must_run()?;
         let mark = [[0xff; 6].as_slice(), &[2, 0, 0, 0, 0, 1], &MARK, &[0; 46]].concat();
         self.send(&mark)?;
-        wait_for("the recording is complete", Duration::from_secs(10), || {
+        wait_for("the recording is complete", PATIENCE, || {
             read(&self.file).is_ok_and(|frames| frames.iter().any(is_mark))
         })?;
         self.process.signal(Signal::INT);
-        self.process.wait(Duration::from_secs(10))?;
+        self.process.wait(PATIENCE)?;
         let log = self.process.log();
         anyhow::ensure!(log.contains("0 packets dropped by kernel"), "frames were lost: {log}");
         let mut frames = read(&self.file)?;

@@ -10,12 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
-use super::wait::wait_for;
+use super::wait::{PATIENCE, wait_for};
 
 /// Mounts that hide the machine's own: a fresh `/proc` for the process namespace, and an empty
 /// `/run`, so that nothing in the lab reaches the machine's daemons through their sockets.
@@ -148,7 +147,7 @@ impl Holder {
             let _ = child.wait();
         }
         // The kernel ends process 1 of a namespace after every other process in it.
-        let _ = wait_for("the lab is gone", Duration::from_secs(10), || {
+        let _ = wait_for("the lab is gone", PATIENCE, || {
             start_ticks(self.pid).map_or(true, |found| found != self.started)
         });
     }

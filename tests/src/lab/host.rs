@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::output::Output;
 use super::process::Process;
-use super::{binaries, within};
+use super::{PATIENCE, binaries, within};
 
 /// Longest that [`Host::run`] lets a command take, in seconds. A hung command fails its test, not the
 /// whole run.
@@ -155,12 +155,12 @@ impl Host {
     /// Waits until something listens on a port. `protocol` is `t` for TCP, `u` for UDP.
     ///
     /// # Errors
-    /// Nothing does within ten seconds.
+    /// Nothing does within [`PATIENCE`].
     pub fn wait_for_listener(&self, protocol: char, port: u16) -> Result<()> {
         let what = format!("something listens on port {port} of {}", self.name);
         let flags = format!("-Hln{protocol}");
         let filter = format!("sport = :{port}");
-        within(&what, std::time::Duration::from_secs(10), || {
+        within(&what, PATIENCE, || {
             let shown = self.ok(&["ss", &flags, &filter])?;
             Ok((!shown.trim().is_empty()).then_some(()))
         })

@@ -35,7 +35,7 @@ pub use process::Process;
 pub use site::{Part, Site};
 pub use topology::Topology;
 pub use transfer::Transfer;
-pub use wait::{wait_for, within};
+pub use wait::{PATIENCE, wait_for, within};
 
 use holder::Holder;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
-use super::wait::within;
+use super::wait::{PATIENCE, within};
 
 /// A running process; dropping it kills it.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Process {
             .with_context(|| format!("{name} does not start"))?;
         let children = format!("/proc/{0}/task/{0}/children", wrapper.id());
         let mut status = None;
-        let pid = within(&format!("{name} starts"), Duration::from_secs(10), || {
+        let pid = within(&format!("{name} starts"), PATIENCE, || {
             status = wrapper.try_wait()?;
             let text = std::fs::read_to_string(&children).unwrap_or_default();
             let pid = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
@@ -102,10 +102,10 @@ impl Process {
     /// Asks it to end (SIGTERM) and waits for that.
     ///
     /// # Errors
-    /// It still runs after ten seconds.
+    /// It still runs after [`PATIENCE`].
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM);
-        let ended = self.wait(Duration::from_secs(10));
+        let ended = self.wait(PATIENCE);
         ended.with_context(|| format!("it does not stop; its log:\n{}", self.tail()))
     }
 

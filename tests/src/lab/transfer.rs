@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::host::Host;
-use super::wait::{wait_for, within};
-
-/// Time for the first bytes, on a machine that does other things as well.
-const START_LIMIT: Duration = Duration::from_secs(20);
+use super::wait::{PATIENCE, wait_for, within};
 
 /// A download that is read as it comes. Dropping it ends it.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ impl Transfer {
     /// Starts a download of `url` on a host and waits for its first bytes.
     ///
     /// # Errors
-    /// Nothing comes within [`START_LIMIT`].
+    /// Nothing comes within [`PATIENCE`].
     pub fn start(host: &Host, url: &str) -> Result<Self> {
         let mut child = host
             .command(&["curl", "--silent", "--globoff", "--no-buffer", "--output", "-", url])
@@ -58,7 +55,7 @@ impl Transfer {
         });
         let transfer = Self { child, seen };
         let what = format!("{url} sends its first bytes");
-        wait_for(&what, START_LIMIT, || transfer.bytes() > 0)?;
+        wait_for(&what, PATIENCE, || transfer.bytes() > 0)?;
         Ok(transfer)
     }
 

@@ -7,6 +7,10 @@ use anyhow::{Result, bail};
 /// How often a condition is asked. Short, for the lab's conditions are cheap and tests are many.
 const STEP: Duration = Duration::from_millis(20);
 
+/// Longer than any step takes, on a small machine that builds something else at the same time. Only a
+/// failure waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
 /// Asks `condition` until it holds.
 ///
 /// # Errors

@@ -1,8 +1,6 @@
 //! A controller alone on its loopback: no building, no agents, nothing but the store under it.
 
-use std::time::Duration;
-
-use crate::lab::{Host, Lab, Output, Process, Topology, within};
+use crate::lab::{Host, Lab, Output, PATIENCE, Process, Topology, within};
 use anyhow::{Context, Result};
 use partywall_proto::admin::{AuditVerdict, Manifest};
 
@@ -60,7 +58,7 @@ impl Alone {
     pub fn start(&mut self) -> Result<()> {
         let serve = ["partywall-controller", "serve", "--data", &self.data, "--listen", ADDRESS];
         let mut process = self.host().spawn("controller", &serve)?;
-        within("the controller listens", Duration::from_secs(20), || {
+        within("the controller listens", PATIENCE, || {
             process.must_run()?;
             let listening = self.host().ok(&["ss", "-Hlnt", "sport = :8443"])?;
             Ok((!listening.trim().is_empty()).then_some(()))

@@ -5,8 +5,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::PATIENCE;
-use crate::lab::Host;
+use crate::lab::{Host, PATIENCE};
 use anyhow::{Context, Result};
 
 /// A connection; dropping it ends it.

@@ -4,8 +4,6 @@
 //! Only tests use this. What a test wants done is done, or the test fails right there.
 #![expect(clippy::unwrap_used, reason = "a step that fails ends its test where it stands")]
 
-use std::time::Duration;
-
 mod alone;
 mod building;
 mod line;
@@ -18,6 +16,4 @@ pub use line::Line;
 pub use logs::ShowLogs;
 pub use stock::{INTERFACE, Stock};
 
-/// Longer than whatever works takes, on a small machine that builds something else at the same time.
-/// Only a failure waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub use crate::lab::PATIENCE;

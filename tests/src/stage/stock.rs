@@ -1,8 +1,8 @@
 //! A stock WireGuard client on a host of the lab: its key, its config, and wg-quick.
 
-use crate::lab::wait_for;
+use crate::lab::{PATIENCE, wait_for};
 
-use super::{PATIENCE, Stage};
+use super::Stage;
 
 /// The tunnel's interface and config name.
 pub const INTERFACE: &str = "wg0";
