@@ -8,11 +8,12 @@
 //! it keeps what names the owner, under a number like any other: [`Peers::at`] does not find it,
 //! [`Peers::owner`] does.
 
+mod entry;
 mod owner;
+mod slot;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use foldhash::fast::RandomState as FastState;
@@ -21,79 +22,15 @@ use partywall_proto::keys::WireguardKey;
 use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::Peer;
 
+pub(crate) use entry::PeerEntry;
 pub use owner::{OWNER_BITS, owner_of_address};
 
 use owner::owner_of_peer;
+use slot::{Slot, Theirs};
 
-use crate::counters::Traffic;
-use crate::filter::{PEERS_MAX, PeerView};
+use crate::filter::PEERS_MAX;
 use crate::packet::{Address, PrefixTable};
 use crate::tunnel::{INDICES, Identity, Tunnel};
-
-/// One other end.
-#[derive(Debug)]
-pub(crate) struct PeerEntry {
-    /// Its place in the table.
-    pub(crate) number: u32,
-    /// As the config has it.
-    pub(crate) config: Peer,
-    /// Its WireGuard state.
-    pub(crate) tunnel: Tunnel,
-    /// Where datagrams go: where it was last heard, or else where it is called.
-    pub(crate) endpoint: Option<SocketAddr>,
-    /// When the tunnel last came up; none while it is down.
-    pub(crate) connected_at: Option<Instant>,
-    /// Received from it.
-    pub(crate) received: Traffic,
-    /// Sent to it.
-    pub(crate) sent: Traffic,
-    index: u32,
-    unanswered_calls: usize,
-}
-
-impl PeerEntry {
-    /// What the filter needs to know.
-    pub(crate) fn view(&self) -> PeerView<'_> {
-        let classes = &self.config.classes;
-        PeerView { number: self.number, classes, connected_at: self.connected_at }
-    }
-
-    /// It was heard at `from`, beyond doubt: that is where it is now (WireGuard paper §2.1).
-    pub(crate) fn heard(&mut self, from: SocketAddr) {
-        self.endpoint = Some(from);
-        self.unanswered_calls = 0;
-    }
-
-    /// Where the next call goes: each unanswered one makes the next endpoint of the config's list the
-    /// one to try.
-    pub(crate) fn endpoint_to_call(&mut self) -> Option<SocketAddr> {
-        let endpoints = &self.config.endpoints;
-        if self.unanswered_calls > 0 && !endpoints.is_empty() {
-            let at = endpoints.iter().position(|known| Some(*known) == self.endpoint);
-            self.endpoint = Some(endpoints[at.map_or(0, |at| at + 1) % endpoints.len()]);
-        }
-        self.unanswered_calls += 1;
-        self.endpoint
-    }
-
-    /// Notes whether the tunnel came up or went down; true if it came up.
-    pub(crate) fn note_connection(&mut self, now: Instant) -> bool {
-        let came_up = self.tunnel.is_connected() && self.connected_at.is_none();
-        if came_up {
-            self.connected_at = Some(now);
-        } else if !self.tunnel.is_connected() {
-            self.connected_at = None;
-        }
-        came_up
-    }
-
-    /// Whether `peer` can go on with this entry's keys.
-    fn keeps_tunnel(&self, peer: &Peer) -> bool {
-        self.config.public_key == peer.public_key
-            && self.config.preshared_key == peer.preshared_key
-            && self.config.keepalive_s == peer.keepalive_s
-    }
-}
 
 /// What [`Peers::set`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,45 +45,6 @@ pub(crate) enum PeerChange {
     New(u32),
     /// It had this number and is another shard's now; its flows must be cut.
     Left(u32),
-}
-
-/// A place in the table. Boxed: a tunnel is large, and most places may be other shards'.
-#[derive(Debug)]
-enum Slot {
-    Mine(Box<PeerEntry>),
-    Theirs(Box<Theirs>),
-}
-
-/// A peer of another shard.
-#[derive(Debug)]
-struct Theirs {
-    owner: u16,
-    agent: AgentId,
-    public_key: WireguardKey,
-    allowed_ips: Vec<Prefix>,
-}
-
-impl Slot {
-    fn agent(&self) -> &AgentId {
-        match self {
-            Self::Mine(entry) => &entry.config.agent,
-            Self::Theirs(theirs) => &theirs.agent,
-        }
-    }
-
-    fn public_key(&self) -> &WireguardKey {
-        match self {
-            Self::Mine(entry) => &entry.config.public_key,
-            Self::Theirs(theirs) => &theirs.public_key,
-        }
-    }
-
-    fn allowed_ips(&self) -> &[Prefix] {
-        match self {
-            Self::Mine(entry) => &entry.config.allowed_ips,
-            Self::Theirs(theirs) => &theirs.allowed_ips,
-        }
-    }
 }
 
 /// All peers that a shard knows: its own, and whose the others are.
@@ -328,17 +226,7 @@ impl Peers {
         let Peer { public_key, preshared_key, keepalive_s, .. } = peer;
         let tunnel =
             Tunnel::new(identity, public_key, preshared_key.as_ref(), *keepalive_s, index, now);
-        let entry = PeerEntry {
-            number,
-            config: peer.clone(),
-            tunnel,
-            endpoint: peer.endpoints.first().copied(),
-            connected_at: None,
-            received: Traffic::default(),
-            sent: Traffic::default(),
-            index,
-            unanswered_calls: 0,
-        };
+        let entry = PeerEntry::new(number, peer, tunnel, index);
         self.by_index.insert(index, number);
         self.place(number, peer, Slot::Mine(Box::new(entry)));
         Some(number)
