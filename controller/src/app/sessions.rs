@@ -1,6 +1,7 @@
 //! Sessions as admins and agents see them, and how they end.
 //!
-//! A session that goes is gone from the store, the gateways and the device in that order, at once.
+//! A session that goes is gone from the store before its gateways and its device are told, all at once;
+//! whoever asked for it does not wait until they have done it.
 
 use jiff::Timestamp;
 use partywall_proto::admin::{Page, SessionView};
