@@ -194,7 +194,7 @@ fn messages_keep_their_order(device: u8) {
 fn a_stream_comes_back_whole(device: u8) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(IpAddr::from([100, 64, 0, device]), 0).into()).unwrap();
-    socket.connect(&SocketAddr::from(([10, 0, 0, 1], 7)).into()).unwrap();
+    socket.connect_timeout(&SocketAddr::from(([10, 0, 0, 1], 7)).into(), DEADLINE).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut writer = stream.try_clone().unwrap();
