@@ -16,6 +16,7 @@ use partywall_datapath::shard::{Explanation, Limits, Query, Settings, Shard, Upd
 use rustix::event::EventfdFlags;
 use tokio::sync::{oneshot, watch};
 
+use crate::dataplane::alarm::Alarm;
 use crate::dataplane::error::DataPlaneError;
 use crate::dataplane::handover::HandOver;
 use crate::dataplane::options::{Options, SHARDS_MAX};
@@ -205,7 +206,8 @@ fn start_worker(
     let start_error = |source| DataPlaneError::Start { shard: number, source };
     let (inbox, commands) = mpsc::channel();
     let shard = Shard::new(settings, Instant::now());
-    let worker = Worker { shard, ports, inbox: commands, wake: Arc::clone(&wake) };
+    let alarm = Alarm::new().map_err(start_error)?;
+    let worker = Worker { shard, ports, alarm, inbox: commands, wake: Arc::clone(&wake) };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {

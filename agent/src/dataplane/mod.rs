@@ -5,6 +5,7 @@
 //! Nothing waits: where a socket, the TUN or a mailbox is full, packets are dropped and counted. What
 //! asks for a worker's attention comes through its inbox and an eventfd.
 
+mod alarm;
 mod error;
 mod handle;
 mod handover;

@@ -1,9 +1,9 @@
 //! One shard's thread: waits for the TUN, the UDP socket, other shards, the inbox and the shard's timer,
 //! and carries packets between them.
 //!
-//! This is the hot path. Nothing here allocates per packet, nor locks unless it must be handed over, and
-//! nothing waits but the one `poll`. Each turn takes at most one batch from either side, so that neither starves the other,
-//! the inbox or the timer.
+//! This is the hot path. Nothing here allocates per packet, nor locks unless it must be handed over,
+//! and nothing waits but the one `poll`. Each turn takes at most one batch from either side, so that
+//! neither starves the other, the inbox or the timer.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +14,7 @@ use partywall_datapath::shard::{Explanation, Outbox, Query, Shard, Update};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::oneshot;
 
+use crate::dataplane::alarm::Alarm;
 use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
 use crate::dataplane::ports::Ports;
@@ -48,6 +49,7 @@ pub(super) enum WorkerError {
 pub(super) struct Worker {
     pub(super) shard: Shard,
     pub(super) ports: Ports,
+    pub(super) alarm: Alarm,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) wake: Arc<OwnedFd>,
 }
@@ -67,6 +69,8 @@ struct Desk {
     /// What other shards handed over, where there are any.
     handed: Option<Slab>,
     losses: Losses,
+    /// Whether the last turn brought more than one packet from the TUN.
+    is_busy: bool,
 }
 
 /// What `poll` found.
@@ -88,6 +92,7 @@ impl Worker {
             tun_inlet: TunInlet::new(),
             handed: self.ports.hand_over.is_some().then(Slab::new),
             losses: Losses::default(),
+            is_busy: false,
         };
         loop {
             let ready = self.wait().map_err(WorkerError::Wait)?;
@@ -112,21 +117,18 @@ impl Worker {
         }
     }
 
-    fn wait(&self) -> io::Result<Ready> {
-        let timeout = self.shard.poll_timeout().map(|due| {
-            let wait = due.saturating_duration_since(Instant::now());
-            // A timer that is further off than poll can count is looked at again when poll returns.
-            Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
-        });
+    fn wait(&mut self) -> io::Result<Ready> {
+        self.alarm.set(self.shard.poll_timeout())?;
         let Ports { tun, reads_tun, udp, hand_over } = &self.ports;
         let may_wait = hand_over.as_ref().is_none_or(HandOver::may_wait);
-        let timeout = if may_wait { timeout } else { Some(Timespec::default()) };
+        let timeout = (!may_wait).then(Timespec::default);
         // A TUN that another worker reads is watched all the same: it may go away.
         let tun_events = if *reads_tun { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(udp.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(tun.as_fd(), tun_events),
+            PollFd::from_borrowed_fd(self.alarm.as_fd(), PollFlags::IN),
         ];
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -136,7 +138,10 @@ impl Worker {
             hand_over.awake();
         }
         // An error condition counts as ready: the read that follows says what is wrong.
-        let [wake, udp, tun] = fds.map(|fd| !fd.revents().is_empty());
+        let [wake, udp, tun, alarm] = fds.map(|fd| !fd.revents().is_empty());
+        if alarm {
+            self.alarm.heard();
+        }
         Ok(Ready { wake, udp, tun })
     }
 
@@ -191,13 +196,19 @@ impl Worker {
     }
 
     fn take_packets(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
-        let Desk { outbox, tun_inlet, losses, .. } = desk;
-        for _ in 0..TUN_BATCH {
+        let Desk { outbox, tun_inlet, losses, is_busy, .. } = desk;
+        // Where packets come one by one, the first goes before it is asked for a second.
+        let was_busy = std::mem::take(is_busy);
+        for number in 0..TUN_BATCH {
+            if number == 1 && !was_busy {
+                self.ports.flush(outbox, losses);
+            }
             let read = match self.ports.tun.receive(tun_inlet) {
                 Ok(read) => read,
                 Err(refused) if is_passing(&refused) => return Ok(()),
                 Err(refused) => return Err(WorkerError::TunGone(refused)),
             };
+            *is_busy = number > 0;
             if let Some(hand_over) = &mut self.ports.hand_over
                 && let Some(owner) = self.shard.owner_of_packet(self.ports.tun.packet(read))
             {
