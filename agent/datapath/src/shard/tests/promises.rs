@@ -356,7 +356,12 @@ fn a_packet_of_a_known_flow_allocates_nothing_on_its_way() {
             device.handle_packet(&query, *now, &mut near);
             gateway.handle_packet(&answer, *now, &mut far);
             near.datagrams().for_each(|datagram| {
-                gateway.handle_datagram(SocketAddr::from(DEVICE_AT), datagram.bytes, *now, &mut far);
+                gateway.handle_datagram(
+                    SocketAddr::from(DEVICE_AT),
+                    datagram.bytes,
+                    *now,
+                    &mut far,
+                );
             });
             assert_eq!(far.packets().len(), 1);
         }
