@@ -12,6 +12,9 @@ use super::super::machine::thread_s;
 enum Kind {
     Time,
     Allocations,
+    /// Somebody else measures: only how often is counted, and no clock is asked, which a tool from
+    /// outside may not have.
+    Times,
 }
 
 /// The sum of what was measured.
@@ -34,6 +37,11 @@ impl Meter {
         Self { kind: Kind::Allocations, ..Self::time() }
     }
 
+    /// Counts how often; what that takes is measured from outside.
+    pub(super) fn times() -> Self {
+        Self { kind: Kind::Times, ..Self::time() }
+    }
+
     /// Measures `work`, which does `count` times what a figure is wanted of.
     pub(super) fn each(&mut self, count: usize, mut work: impl FnMut()) {
         self.count += count as u64;
@@ -44,6 +52,7 @@ impl Meter {
                 watched(&mut work);
                 self.elapsed += Duration::from_secs_f64(thread_s() - before_s);
             }
+            Kind::Times => watched(&mut work),
             Kind::Allocations => {
                 self.allocations += allocation_counter::measure(|| watched(&mut work)).count_total;
             }

@@ -81,7 +81,7 @@ pub fn one_case(slug: &str) -> Result<u64> {
     let named = CASES.iter().find(|case| case.slug() == slug);
     let case: &Case = named.with_context(|| format!("there is no case {slug:?}"))?;
     let mut work = case.set_up()?;
-    let mut meter = Meter::time();
+    let mut meter = Meter::times();
     work(&mut meter);
     Ok(meter.count())
 }
