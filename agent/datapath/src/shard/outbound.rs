@@ -38,6 +38,9 @@ impl Shard {
             if out.is_full() {
                 flush(out);
             }
+            // A packet that came by itself may have bytes behind its end that nobody judged; a segment
+            // is never longer than the whole.
+            let packet = &packet[..packet.len().min(path.bytes)];
             if let Err(reason) = self.send_along(&path, packet, now, out) {
                 self.counters.drop(reason);
             }

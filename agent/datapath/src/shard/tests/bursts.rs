@@ -69,6 +69,21 @@ fn a_burst_that_is_refused_counts_as_the_packets_that_it_is_made_of() {
 }
 
 #[test]
+fn what_comes_behind_the_end_of_a_packet_does_not_travel() {
+    let mut lab = Lab::connected();
+    let query = packet(DEVICE, SERVER, &udp(5000, 53, 100));
+    let mut read = query.clone();
+    read.extend([0x5a; 300]);
+    let mut out = Outbox::new();
+    let mut burst = Burst::single(&mut read);
+    lab.device.handle_burst(&mut burst, lab.now, &mut out, |_| panic!("one fits"));
+    let sealed = out.datagrams().next().unwrap().bytes.to_vec();
+    assert_eq!(sealed.len(), query.len() + 32);
+    assert_eq!(lab.datagram(false, &sealed).at_network, [query]);
+    assert_eq!(lab.device.counters().sent.bytes, 128);
+}
+
+#[test]
 fn what_a_burst_says_of_congestion_is_on_every_datagram_and_a_mark_comes_through() {
     let mut lab = Lab::connected();
     let mut read = queries(SERVER, 3, 100);
