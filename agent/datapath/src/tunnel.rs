@@ -309,16 +309,16 @@ impl Tunnel {
         }
     }
 
-    /// Takes a datagram. What comes of it is written to `out`, which is as long as the datagram and
+    /// Takes a datagram, which was read as `message`. What comes of it is written to `out`, which is as long as the datagram and
     /// holds [`HANDSHAKE_MAX_BYTES`]. A handshake message must have been admitted before.
     pub(crate) fn open(
         &mut self,
+        message: Message,
         datagram: &[u8],
         now: Instant,
         out: &mut [u8],
     ) -> Result<Opened, TunnelError> {
         debug_assert!(self.is_ticked(now) || datagram.len() == OVERHEAD_BYTES);
-        let message = Message::read(datagram).ok_or(TunnelError::Unauthentic)?;
         if self.tunn.is_none() {
             match message {
                 Message::Initiation => {}

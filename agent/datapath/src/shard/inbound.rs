@@ -47,7 +47,7 @@ impl Shard {
         match message {
             Message::Data(index) => {
                 let number = by_index(index)?;
-                self.receive_data(number, from, datagram, now, out)
+                self.receive_data(number, message, from, datagram, now, out)
             }
             Message::CookieReply(index) => {
                 let number = by_index(index)?;
@@ -120,7 +120,7 @@ impl Shard {
         self.attend(number, now, out)?;
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
-        let opened = entry.tunnel.open(datagram, now, room).map_err(unopened)?;
+        let opened = entry.tunnel.open(message, datagram, now, room).map_err(unopened)?;
         // A cookie proves that somebody holds the peer's public key, which is no secret.
         if !matches!(message, Message::CookieReply(_)) {
             entry.heard(from);
@@ -135,6 +135,7 @@ impl Shard {
     fn receive_data(
         &mut self,
         number: u32,
+        message: Message,
         from: Origin,
         datagram: &[u8],
         now: Instant,
@@ -147,7 +148,7 @@ impl Shard {
         }
         let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
-        let opened = entry.tunnel.open(datagram, now, room);
+        let opened = entry.tunnel.open(message, datagram, now, room);
         if matches!(opened, Ok(_) | Err(TunnelError::NotIp)) {
             entry.heard(from.address);
         }
