@@ -309,8 +309,9 @@ impl Tunnel {
         }
     }
 
-    /// Takes a datagram, which was read as `message`. What comes of it is written to `out`, which is as long as the datagram and
-    /// holds [`HANDSHAKE_MAX_BYTES`]. A handshake message must have been admitted before.
+    /// Takes a datagram, which was read as `message`. What comes of it is written to `out`, which is as
+    /// long as the datagram and holds [`HANDSHAKE_MAX_BYTES`]. A handshake message must have been
+    /// admitted before.
     pub(crate) fn open(
         &mut self,
         message: Message,

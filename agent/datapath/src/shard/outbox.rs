@@ -40,7 +40,8 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Adjacent datagrams to one destination and with one codepoint, each of `segment_bytes` but the last, which may be shorter.
+/// Adjacent datagrams to one destination and with one codepoint, each of `segment_bytes` but the last,
+/// which may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run<'a> {
     /// Where to.
