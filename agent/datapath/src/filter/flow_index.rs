@@ -2,7 +2,9 @@
 //!
 //! A name is 48 bytes and is held once, beside what is known of the flow, so that an entry here is 4:
 //! the place, and 8 bits of the hash that spare most looks at places of others. Linear probing at a load
-//! of half at most; an entry that goes closes the gap that it leaves, so that nothing piles up.
+//! of half at most; an entry that goes closes the gap that it leaves, so that nothing piles up. That is
+//! why it is not hashbrown's `HashTable`, which marks gaps instead and, nearly full, allocates to be rid
+//! of the marks.
 
 use std::hash::BuildHasher;
 
