@@ -25,6 +25,8 @@ pub(super) enum Metric {
     LoadedP99,
     LoadedLost,
     Memory,
+    /// Of the machine, by the hypervisor, during the measurement of a turn that suffered most.
+    Stolen,
 }
 
 /// What a figure is held to.
@@ -39,7 +41,7 @@ enum Hold {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::OneStream,
         Self::EightStreams,
         Self::OneStreamDaemons,
@@ -54,6 +56,7 @@ impl Metric {
         Self::LoadedP99,
         Self::LoadedLost,
         Self::Memory,
+        Self::Stolen,
     ];
 
     fn name_and_unit(self) -> (&'static str, &'static str) {
@@ -72,6 +75,7 @@ impl Metric {
             Self::LoadedP99 => ("round trip, under one TCP stream, p99", "us"),
             Self::LoadedLost => ("pings lost, under one TCP stream", "%"),
             Self::Memory => ("larger daemon's memory at its peak", "MB"),
+            Self::Stolen => ("stolen from the machine meanwhile, at most", "%"),
         }
     }
 
@@ -90,7 +94,8 @@ impl Metric {
             | Self::IdleP99
             | Self::LoadedP50
             | Self::LoadedLost
-            | Self::Memory => Hold::Nothing,
+            | Self::Memory
+            | Self::Stolen => Hold::Nothing,
         }
     }
 
