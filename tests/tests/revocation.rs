@@ -60,8 +60,9 @@ fn taking_a_rule_away_cuts_the_flow_that_it_allowed_and_no_other() {
     let is_echo =
         |target: &Target| matches!(target, Target::Service(name) if name.as_str() == "echo-tcp");
     policy.policies[0]
-        .rules
-        .iter_mut()
+        .segments
+        .values_mut()
+        .flat_map(|segment| &mut segment.rules)
         .for_each(|rule| rule.what.retain(|target| !is_echo(target)));
     assert_ne!(policy.policies, before.policies, "there is no rule for the echo service");
     stage.apply("council", &policy);

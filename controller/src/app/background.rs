@@ -1,4 +1,5 @@
-//! What time brings about: sessions, codes and tokens end, and configs are renewed.
+//! What time brings about: sessions, codes and tokens end, hours of policies begin and end, and configs
+//! are renewed.
 //!
 //! Takes no input and may run at any moment, as often as one likes: it looks at the state and the
 //! clock and does what is due.
@@ -30,7 +31,7 @@ impl App {
         }
     }
 
-    /// Ends what has run out and renews what was sent a while ago.
+    /// Ends what has run out, reads the hours of policies anew and renews what was sent a while ago.
     pub(super) async fn sweep(&self) -> Result<()> {
         let now = self.now();
         let due = {
@@ -38,6 +39,7 @@ impl App {
             state.sessions.values().any(|it| it.ends_at <= now)
                 || state.codes.values().any(|it| it.expires_at <= now)
                 || state.tokens.values().any(|it| it.expires_at <= now)
+                || state.hours.values().any(|it| it.until <= now)
         };
         if due {
             let writer = self.writer().await;
@@ -50,6 +52,12 @@ impl App {
                 for (agent, _) in state.codes.iter().filter(|(_, it)| it.expires_at <= now) {
                     change.delete(code_key(agent));
                 }
+                for organisation in
+                    state.hours.iter().filter(|(_, it)| it.until <= now).map(|it| it.0)
+                {
+                    let policy = state.catalogue.policies.get(organisation).map(|it| &it.spec);
+                    change.read_hours(organisation, policy, now);
+                }
                 for token in state.tokens.values().filter(|it| it.expires_at <= now) {
                     change.delete(token_key(&token.id));
                 }
@@ -58,5 +66,66 @@ impl App {
         }
         self.inner.distribution.renew(&self.state(), now);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partywall_proto::admin::PolicySpec;
+    use serde_json::json;
+
+    use super::super::Clock as _;
+    use super::super::testing::Building;
+
+    /// The rules that the desk holds and the classes that its gateway gives it.
+    fn held(
+        desk: &super::super::testing::Seat,
+        gateway: &super::super::testing::Seat,
+    ) -> [usize; 2] {
+        let (desk, gateway) = (desk.held.as_ref().unwrap(), gateway.held.as_ref().unwrap());
+        [desk.rules.len(), gateway.peers[0].classes.len()]
+    }
+
+    #[tokio::test]
+    async fn hours_that_end_are_taken_away_from_both_ends_and_from_nobody_else() {
+        let building = Building::new().await;
+        let (mut gateway, mut nhs, mut desk) = building.seats().await;
+        // The clock stands at eight on a Friday.
+        assert_eq!(building.clock.now().to_string(), "2027-01-15T08:00:00Z");
+        let name = "council".parse().unwrap();
+        let policy = building.app.get::<PolicySpec>(&building.council, &name).await.unwrap().spec;
+        let mut policy = serde_json::to_value(policy).unwrap();
+        policy["segments"]["council"]["rules"][0]["when"] =
+            json!({"hours": [{"days": ["fri"], "from": "08:00", "until": "08:30"}]});
+        let policy: PolicySpec = serde_json::from_value(policy).unwrap();
+        building.app.put(&building.council, policy, None).await.unwrap();
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        assert_eq!(held(&desk, &gateway), [1, 1]);
+
+        building.clock.advance_s(30 * 60 - 31 - 1);
+        building.app.sweep().await.unwrap();
+        desk.drain();
+        gateway.drain();
+        nhs.drain();
+        assert_eq!(held(&desk, &gateway), [1, 1]);
+        let before = building.app.state().revision;
+
+        building.clock.advance_s(1);
+        building.app.sweep().await.unwrap();
+        assert_eq!((desk.drain(), gateway.drain()), (vec!["delta"], vec!["delta"]));
+        assert_eq!(held(&desk, &gateway), [0, 0]);
+        assert_eq!(nhs.drain(), Vec::<&str>::new());
+        // Agents tell configs apart by their generation, so the time is a change like any other.
+        assert_eq!(building.app.state().revision, before + 1);
+        building.app.sweep().await.unwrap();
+        assert_eq!(building.app.state().revision, before + 1, "the same edge was passed twice");
+        let reopened = building.reopened().await;
+        assert_eq!(reopened.state().hours, building.app.state().hours);
+    }
+
+    #[tokio::test]
+    async fn a_policy_without_hours_waits_for_no_edge() {
+        let building = Building::new().await;
+        assert!(building.app.state().hours.is_empty());
     }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use partywall_proto::admin::PolicySpec;
+use partywall_proto::ids::OrganisationId;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::records::{audit_key, chain_key};
+use super::records::{HoursRecord, audit_key, chain_key, hours_key};
 use super::state::State;
 use crate::domain::audit::{DONE, Event};
+use crate::domain::policy::Compiled;
 use crate::store::{Precondition, Transaction, Write};
 
 /// Writes and events that happen together. The last write to a key wins.
@@ -28,6 +31,22 @@ impl Change {
     /// Deletes `key`; nothing if it does not exist.
     pub(super) fn delete(&mut self, key: String) {
         self.writes.insert(key, None);
+    }
+
+    /// Reads the hours of an organisation's `policy` as of `now`, until the next of their edges.
+    pub(super) fn read_hours(
+        &mut self,
+        organisation: &OrganisationId,
+        policy: Option<&PolicySpec>,
+        now: Timestamp,
+    ) {
+        let edges = policy.into_iter().flat_map(|policy| {
+            policy.segments.keys().filter_map(|it| Compiled::of(policy, it).next_change(now))
+        });
+        match edges.min() {
+            Some(until) => self.put(hours_key(organisation), &HoursRecord { at: now, until }),
+            None => self.delete(hours_key(organisation)),
+        }
     }
 
     /// Records what was done.

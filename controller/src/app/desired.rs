@@ -12,6 +12,7 @@ use partywall_proto::agent_api::{SegmentOffer, ServerMessage};
 use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId, UserId};
 use partywall_proto::keys::WireguardKey;
 use partywall_proto::overlay::{Generation, OverlayConfig};
+use partywall_proto::rules::ClassId;
 
 use super::state::State;
 use crate::domain::overlay::{Admission, Frame, device_config, gateway_config};
@@ -45,7 +46,7 @@ fn for_gateway<'a>(state: &'a State, gateway: &GatewayId, now: Timestamp) -> Des
     let policy = state.compiled.get(&segment.name).map(AsRef::as_ref);
     let none = Compiled::default();
     let live = state.sessions.values().filter(|session| session.segment == segment.name);
-    let admissions = live.filter_map(|session| admission(state, session));
+    let admissions = live.filter_map(|session| admission(state, session, now));
     let frame = frame(state, now);
     let config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
     Desired::Config(Box::new(config), key)
@@ -58,7 +59,7 @@ fn for_device<'a>(state: &'a State, device: &DeviceId, now: Timestamp) -> Desire
     let Some((segment, key)) = segment(state, &session.segment) else {
         return Desired::Nothing("the segment was deleted");
     };
-    let Some(admission) = admission(state, session) else {
+    let Some(admission) = admission(state, session, now) else {
         return Desired::Nothing("the device is not enrolled");
     };
     let building = state
@@ -114,7 +115,11 @@ pub(super) fn wireguard_key(state: &State, device: &DeviceId) -> Option<Wireguar
     }
 }
 
-fn admission<'a>(state: &'a State, session: &'a SessionRecord) -> Option<Admission<'a>> {
+fn admission<'a>(
+    state: &'a State,
+    session: &'a SessionRecord,
+    now: Timestamp,
+) -> Option<Admission<'a>> {
     let device = state.catalogue.devices.get(&session.device)?;
     let psk: &PskSecret = match &device.spec.kind {
         DeviceKind::Agent => &session.secret,
@@ -124,9 +129,21 @@ fn admission<'a>(state: &'a State, session: &'a SessionRecord) -> Option<Admissi
     Some(Admission {
         session,
         wireguard_key: wireguard_key(state, &session.device)?,
-        groups: &state.catalogue.users.get(&session.user)?.spec.groups,
+        classes: classes(state, session, now)?,
         psk,
     })
+}
+
+/// The classes of `session` under its segment's policy; none where its user or device is gone.
+pub(super) fn classes(
+    state: &State,
+    session: &SessionRecord,
+    now: Timestamp,
+) -> Option<Vec<ClassId>> {
+    let facts = state.catalogue.facts(session)?;
+    let at = state.hours.get(session.user.organisation()).map_or(now, |hours| hours.at);
+    let compiled = state.compiled.get(&session.segment);
+    Some(compiled.map_or_else(Vec::new, |compiled| compiled.classes_of(&facts, at)))
 }
 
 /// The message that tells an agent which segments there are for it.
@@ -177,9 +194,14 @@ pub(super) fn concerned(state: &State, key: &str, found: &mut BTreeSet<AgentId>)
                 found.insert(agent);
             }
         }
-        (Some("resource"), Some("segments" | "policies"), Some(name))
+        (Some("resource"), Some("segments"), Some(name))
         | (Some("segment-key"), Some(name), None) => {
             name.parse().into_iter().for_each(|segment| all_of_segment(state, &segment, found));
+        }
+        (Some("resource"), Some("policies"), Some(name)) | (Some("hours"), Some(name), None) => {
+            let all = state.catalogue.segments.values().map(|segment| &segment.spec);
+            all.filter(|segment| segment.organisation.as_str() == name)
+                .for_each(|segment| all_of_segment(state, &segment.name, found));
         }
         (Some("resource"), Some("gateways"), Some(name)) => {
             if let Ok(gateway) = name.parse() {

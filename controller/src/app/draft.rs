@@ -4,9 +4,11 @@
 //! What follows (sessions that end, keys that go) is worked out in one place, [`Draft::finish`], so that
 //! no way of changing a thing can forget it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use partywall_proto::admin::{DeviceKind, OrganisationSpec, ResourceChange};
-use partywall_proto::ids::{AgentId, DeviceId, SegmentId};
+use partywall_proto::admin::{DeviceKind, OrganisationSpec, PolicySpec, ResourceChange};
+use partywall_proto::ids::{AgentId, DeviceId, OrganisationId, SegmentId};
 use serde_json::{Value, json};
 
 use super::change::Change;
@@ -17,7 +19,7 @@ use super::records::{
 };
 use super::state::State;
 use super::{AppError, Principal, Resource, Result, random};
-use crate::domain::catalogue::Catalogue;
+use crate::domain::catalogue::{Catalogue, Table};
 use crate::domain::resource::path_of;
 use crate::domain::scope::Scope;
 use partywall_proto::admin::{TokenRole, Versioned};
@@ -117,9 +119,13 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(mut self) -> Result<(Change, Vec<ResourceChange>)> {
         self.findings.extend(self.catalogue.check());
         self.check_keys();
+        if self.findings.is_empty() {
+            self.run_tests();
+        }
         if !self.findings.is_empty() {
             return Err(AppError::Invalid(self.findings));
         }
+        self.read_hours();
         self.end_sessions();
         self.segments_that_come_and_go();
         self.machines_that_go();
@@ -136,6 +142,33 @@ impl<'a> Draft<'a> {
                 let detail = "an enrolled agent has this key; make a new pair on this device";
                 self.findings.push(Finding { at, detail: detail.to_owned() });
             }
+        }
+    }
+
+    /// The organisations whose policies this draft writes or deletes.
+    fn rewritten(&self) -> Vec<OrganisationId> {
+        let (before, after) = (&self.state.catalogue.policies, &self.catalogue.policies);
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let spec = |all: &Table<OrganisationId, PolicySpec>, name| {
+            all.get(name).map(|policy: &Versioned<PolicySpec>| policy.revision)
+        };
+        let changed = names.into_iter().filter(|name| spec(before, name) != spec(after, name));
+        changed.cloned().collect()
+    }
+
+    /// The tests of a policy must hold before it takes effect.
+    fn run_tests(&mut self) {
+        for organisation in self.rewritten() {
+            if let Some(policy) = self.catalogue.policies.get(&organisation) {
+                self.findings.extend(self.catalogue.failing_tests(&policy.spec));
+            }
+        }
+    }
+
+    fn read_hours(&mut self) {
+        for organisation in self.rewritten() {
+            let policy = self.catalogue.policies.get(&organisation).map(|it| &it.spec);
+            self.change.read_hours(&organisation, policy, self.now);
         }
     }
 

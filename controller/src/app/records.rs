@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use partywall_proto::admin::{Token, TokenRole};
-use partywall_proto::ids::{AgentId, DeviceId, SegmentId, SessionId, TokenId, UserId};
+use partywall_proto::ids::{
+    AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
+};
 use partywall_proto::keys::{IdentityKey, WireguardKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -93,11 +95,24 @@ pub(super) struct CredentialRecord {
     pub(super) last_step: Option<u64>,
 }
 
+/// How the hours of an organisation's policy are read: as they were at one instant, until the next one
+/// at which something changes. Agents must not be sent different things under one generation, so the
+/// time that a config depends on is a write of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HoursRecord {
+    pub(super) at: Timestamp,
+    pub(super) until: Timestamp,
+}
+
 /// A device's overlay addresses in one segment, kept over its sessions.
 pub(super) type AddressRecord = Vec<IpAddr>;
 
 pub(super) fn resource_key<K: Resource>(key: &K::Key) -> String {
     format!("resource/{}", path_of::<K>(key))
+}
+
+pub(super) fn hours_key(organisation: &OrganisationId) -> String {
+    format!("hours/{organisation}")
 }
 
 pub(super) fn agent_key(agent: &AgentId) -> String {

@@ -302,7 +302,7 @@ mod tests {
             assert!(export.segments.iter().all(|it| it.name != council));
             assert!(export.users.iter().all(|it| it.name != alice));
             let page = app.list::<PolicySpec>(stranger, None, 100).await.unwrap();
-            assert!(page.items.iter().all(|it| it.spec.segment != council));
+            assert!(page.items.iter().all(|it| it.spec.organisation.as_str() != "council"));
             assert!(app.get::<SegmentSpec>(stranger, &council).await.is_err());
             assert!(app.delete::<UserSpec>(stranger, &alice, None).await.is_err());
             for principal_of_apply in [manifest_of("council", "mallory", "100.64.0.0/24")] {
@@ -341,7 +341,7 @@ mod tests {
         let refused = app.delete::<SegmentSpec>(council, &"council".parse().unwrap(), None).await;
         let problem = refused.unwrap_err().problem();
         assert!(problem.errors.iter().any(|it| it.at == "gateways/gw-council/segment"));
-        assert!(problem.errors.iter().any(|it| it.at == "policies/council/segment"));
+        assert!(problem.errors.iter().any(|it| it.at == "policies/council/segments/council"));
         let hq = "hq".parse().unwrap();
         let refused = app.delete::<BuildingSpec>(&building.facilities, &hq, None).await;
         let problem = refused.unwrap_err().problem();

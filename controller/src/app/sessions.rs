@@ -169,14 +169,14 @@ mod tests {
         let (mut gateway, _nhs, mut desk) = building.seats().await;
         building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
         assert_eq!(desk.held.as_ref().unwrap().rules.len(), 1);
-        let segment = "council".parse().unwrap();
+        let council = "council".parse().unwrap();
         let mut policy = building
             .app
-            .get::<partywall_proto::admin::PolicySpec>(&building.council, &segment)
+            .get::<partywall_proto::admin::PolicySpec>(&building.council, &council)
             .await
             .unwrap()
             .spec;
-        policy.rules.clear();
+        policy.segments.clear();
         building.app.put(&building.council, policy, None).await.unwrap();
         assert_eq!((desk.drain(), gateway.drain()), (vec!["delta"], vec!["delta"]));
         assert!(desk.held.unwrap().rules.is_empty() && gateway.held.unwrap().rules.is_empty());

@@ -5,7 +5,7 @@
 //! only where it is no secret: names of segments and who a device belongs to.
 
 use jiff::Timestamp;
-use partywall_proto::admin::{DeviceKind, SegmentSpec, SessionView, SignInRequest};
+use partywall_proto::admin::{DeviceKind, SegmentSpec, SessionView, SignInRequest, SignInStrength};
 use partywall_proto::ids::{AgentId, DeviceId, SegmentId, UserId};
 use partywall_proto::keys::Secret;
 use partywall_proto::overlay::Session;
@@ -222,6 +222,8 @@ fn begin(
         device: attempt.device.clone(),
         segment: segment.name.clone(),
         addresses,
+        // Both were checked.
+        sign_in: SignInStrength::Code,
         began_at: now,
         ends_at: later(now, segment.session_length_s),
         secret: PskSecret::from_bytes(random::bytes()),

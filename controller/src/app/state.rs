@@ -12,12 +12,15 @@ use partywall_proto::admin::{
     BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
     UserSpec, Versioned,
 };
-use partywall_proto::ids::{AgentId, DeviceId, SegmentId, SessionId, TokenId, UserId};
+use partywall_proto::ids::{
+    AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
+};
 use partywall_proto::keys::SegmentKey;
 use serde::de::DeserializeOwned;
 
 use super::records::{
-    AddressRecord, AgentRecord, CodeRecord, ControllerRecord, CredentialRecord, TokenRecord,
+    AddressRecord, AgentRecord, CodeRecord, ControllerRecord, CredentialRecord, HoursRecord,
+    TokenRecord,
 };
 use super::{AppError, Resource};
 use crate::domain::audit::ChainHead;
@@ -36,6 +39,8 @@ pub(super) struct State {
     pub(super) catalogue: Catalogue,
     /// Policies as compiled, by segment.
     pub(super) compiled: BTreeMap<SegmentId, Arc<Compiled>>,
+    /// As of when the hours of an organisation's policy are read.
+    pub(super) hours: BTreeMap<OrganisationId, HoursRecord>,
     pub(super) agents: BTreeMap<AgentId, AgentRecord>,
     pub(super) codes: BTreeMap<AgentId, CodeRecord>,
     pub(super) sessions: BTreeMap<SessionId, SessionRecord>,
@@ -96,6 +101,7 @@ impl State {
         match kind {
             "meta" => self.controller = value.map(serde_json::from_slice).transpose()?,
             "resource" => self.take_resource(name, value, revision)?,
+            "hours" => put(&mut self.hours, parse(name)?, value)?,
             "agent" => put(&mut self.agents, parse(name)?, value)?,
             "code" => put(&mut self.codes, parse(name)?, value)?,
             "session" => self.take_session(parse(name)?, value)?,
@@ -143,14 +149,18 @@ impl State {
             }
             UserSpec::KIND => set::<UserSpec>(all, parse(name)?, value, revision),
             PolicySpec::KIND => {
-                let segment: SegmentId = parse(name)?;
-                set::<PolicySpec>(all, segment.clone(), value, revision)?;
-                match all.policies.get(&segment) {
-                    Some(policy) => {
-                        let compiled = Arc::new(Compiled::of(&policy.spec));
-                        self.compiled.insert(segment, compiled);
-                    }
-                    None => drop(self.compiled.remove(&segment)),
+                let organisation: OrganisationId = parse(name)?;
+                let before = all.policies.get(&organisation);
+                for segment in before.iter().flat_map(|policy| policy.spec.segments.keys()) {
+                    self.compiled.remove(segment);
+                }
+                set::<PolicySpec>(all, organisation.clone(), value, revision)?;
+                let after = all.policies.get(&organisation).map(|policy| &policy.spec);
+                for (policy, segment) in
+                    after.into_iter().flat_map(|it| it.segments.keys().map(move |name| (it, name)))
+                {
+                    let compiled = Arc::new(Compiled::of(policy, segment));
+                    self.compiled.insert(segment.clone(), compiled);
                 }
                 Ok(())
             }

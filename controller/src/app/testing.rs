@@ -71,10 +71,10 @@ pub(super) fn manifest_of(organisation: &str, user: &str, pool: &str) -> Manifes
                       "endpoints": ["192.0.2.1:51820"], "forwarding": "nat"}],
         "groups": [{"organisation": organisation, "name": "staff", "title": "Staff"}],
         "users": [{"name": format!("{user}@{organisation}"), "title": user, "groups": ["staff"]}],
-        "policies": [{"organisation": organisation, "segment": organisation, "rules": [
+        "policies": [{"version": 1, "organisation": organisation, "segments": {organisation: {"rules": [
             {"name": "web", "who": {"groups": ["staff"]},
              "what": [{"net": {"prefixes": ["10.1.0.0/16"], "protocol": "tcp", "ports": [443]}}]},
-        ]}],
+        ]}}}],
     }))
     .unwrap()
 }

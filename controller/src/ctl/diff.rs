@@ -144,7 +144,7 @@ mod tests {
         let rule = |name: &str| json!({"name": name, "who": "everyone"});
         let report = ApplyReport {
             changes: vec![ResourceChange {
-                resource: "segments/council/policy".to_owned(),
+                resource: "policies/council".to_owned(),
                 before: Some(json!({"rules": [rule("a"), rule("b")]})),
                 after: json!({"rules": [rule("b"), rule("a")]}),
             }],

@@ -114,7 +114,7 @@ fn resources(manifest: &Manifest) -> Vec<String> {
     };
     paths.extend(groups.iter().map(group));
     paths.extend(users.iter().map(|spec| format!("users/{}", spec.name)));
-    paths.extend(policies.iter().map(|spec| format!("segments/{}/policy", spec.segment)));
+    paths.extend(policies.iter().map(|spec| format!("policies/{}", spec.organisation)));
     paths
 }
 

@@ -33,10 +33,9 @@ impl FromStr for ResourcePath {
         }
         let parts = match words[..] {
             ["groups", organisation, name] => vec!["organisations", organisation, "groups", name],
-            ["policies", segment] => vec!["segments", segment, "policy"],
             [
                 kind @ ("organisations" | "buildings" | "segments" | "gateways" | "devices"
-                | "users"),
+                | "users" | "policies"),
                 name,
             ] => vec![kind, name],
             _ => return Err(refused()),
@@ -62,7 +61,7 @@ mod tests {
             ("devices/desk-1", "devices/desk-1"),
             ("users/alice@council", "users/alice@council"),
             ("groups/council/staff", "organisations/council/groups/staff"),
-            ("policies/council", "segments/council/policy"),
+            ("policies/council", "policies/council"),
         ] {
             let path: ResourcePath = text.parse().unwrap();
             assert_eq!((path.parts().join("/").as_str(), path.to_string().as_str()), (place, text));

@@ -30,6 +30,6 @@ pub struct Catalogue {
     pub groups: Table<GroupKey, GroupSpec>,
     /// People.
     pub users: Table<UserId, UserSpec>,
-    /// Who may reach what, by segment.
-    pub policies: Table<SegmentId, PolicySpec>,
+    /// Who may reach what, one for each organisation.
+    pub policies: Table<OrganisationId, PolicySpec>,
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use partywall_proto::admin::{DeviceKind, SegmentSpec};
+use partywall_proto::admin::{DeviceClass, DeviceKind, SegmentSpec};
 use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::{MTU_MAX, MTU_MIN};
 use partywall_proto::problem::Finding;
@@ -188,9 +188,17 @@ impl Catalogue {
             {
                 found.add(at("owner"), no_such("user", owner));
             }
+            let agentless = device.class == Some(DeviceClass::Agentless);
             match &device.kind {
-                DeviceKind::Agent => {}
+                DeviceKind::Agent => {
+                    if agentless {
+                        found.add(at("class"), "it runs our agent; choose another class");
+                    }
+                }
                 DeviceKind::Stock { wireguard_key } => {
+                    if device.class.is_some() && !agentless {
+                        found.add(at("class"), "a stock client is agentless; leave the class out");
+                    }
                     if device.owner.is_none() {
                         found
                             .add(at("owner"), "a stock client needs an owner: who signs in on it?");
@@ -233,8 +241,7 @@ pub(super) fn no_such(kind: &str, name: &impl Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use partywall_proto::admin::{Manifest, Versioned};
+    use super::super::testing::catalogue;
     use serde_json::{Value, json};
 
     /// A council and an NHS segment that share 10.0.0.0/8 inside, with one thing changed.
@@ -253,10 +260,7 @@ mod tests {
             "devices": [{"name": "desk-1", "building": "hq", "kind": {"runs": "agent"}}],
             "groups": [{"organisation": "nhs", "name": "ward", "title": "W"}],
             "users": [{"name": "nina@nhs", "title": "Nina", "groups": ["ward"]}],
-            "policies": [{"organisation": "nhs", "segment": "nhs",
-                "services": {"web": {"prefixes": ["10.2.0.0/16"], "protocol": "tcp", "ports": [443]}},
-                "rules": [{"name": "web", "who": {"groups": ["ward"]},
-                           "what": [{"service": "web"}, {"net": {"prefixes": ["10.9.0.1/32"]}}]}]}],
+            "policies": [{"version": 1, "organisation": "nhs"}],
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         let parent = manifest.pointer_mut(parent).unwrap();
@@ -264,21 +268,7 @@ mod tests {
             Ok(index) => parent[index] = value,
             Err(_) => parent[field] = value,
         }
-        let manifest: Manifest = serde_json::from_value(manifest).unwrap();
-        let mut all = Catalogue::default();
-        fn add<K: Resource>(all: &mut Catalogue, specs: Vec<K>) {
-            let entries =
-                specs.into_iter().map(|spec| (spec.key(), Versioned { revision: 1, spec }));
-            K::table_mut(all).extend(entries);
-        }
-        add(&mut all, manifest.organisations);
-        add(&mut all, manifest.buildings);
-        add(&mut all, manifest.segments);
-        add(&mut all, manifest.gateways);
-        add(&mut all, manifest.devices);
-        add(&mut all, manifest.groups);
-        add(&mut all, manifest.users);
-        add(&mut all, manifest.policies);
+        let all = catalogue(manifest);
         all.check()
             .into_iter()
             .map(|finding| format!("{}: {}", finding.at, finding.detail))
@@ -325,23 +315,8 @@ mod tests {
             ),
             ("/groups/0/organisation", json!("x"), "groups/x/ward/organisation"),
             ("/users/0/groups", json!(["x"]), "users/nina@nhs/groups"),
-            ("/policies/0/segment", json!("x"), "policies/x/segment"),
-            ("/policies/0/organisation", json!("council"), "policies/nhs/organisation"),
-            ("/policies/0/rules/0/who", json!({"groups": []}), "policies/nhs/rules/web/who"),
-            ("/policies/0/rules/0/who", json!({"groups": ["x"]}), "policies/nhs/rules/web/who"),
-            ("/policies/0/rules/0/what", json!([]), "policies/nhs/rules/web/what"),
-            ("/policies/0/rules/0/what/0", json!({"service": "x"}), "policies/nhs/rules/web/what"),
-            (
-                "/policies/0/rules/0/what/1/net/prefixes",
-                json!(["11.0.0.0/8"]),
-                "policies/nhs/rules/web/what",
-            ),
-            (
-                "/policies/0/services/web/prefixes",
-                json!(["0.0.0.0/0"]),
-                "policies/nhs/services/web",
-            ),
-            ("/policies/0/services/web/protocol", json!("icmp"), "policies/nhs/services/web"),
+            ("/devices/0/class", json!("agentless"), "devices/desk-1/class"),
+            ("/policies/0/organisation", json!("police"), "policies/police/organisation"),
         ] {
             let found = with(pointer, value.clone());
             assert!(

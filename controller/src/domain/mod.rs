@@ -11,10 +11,11 @@ pub mod group_key;
 pub mod overlay;
 pub mod password;
 pub mod policy;
-mod policy_checks;
 pub mod principal;
 pub mod resource;
 pub mod scope;
 pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 pub mod totp;

@@ -8,12 +8,13 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use partywall_proto::admin::{BuildingSpec, GatewaySpec, SegmentSpec};
-use partywall_proto::ids::{AgentId, GroupId};
+use partywall_proto::ids::AgentId;
 use partywall_proto::keys::WireguardKey;
 use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::{
     Generation, Interface, OverlayConfig, Peer, Role, TunnelMode, VERSION,
 };
+use partywall_proto::rules::ClassId;
 
 use super::addresses::gateway_addresses;
 use super::policy::Compiled;
@@ -33,14 +34,14 @@ pub struct Frame {
 }
 
 /// A session together with what admits its device.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Admission<'a> {
     /// The session.
     pub session: &'a SessionRecord,
     /// The device's WireGuard public key.
     pub wireguard_key: WireguardKey,
-    /// The user's groups.
-    pub groups: &'a [GroupId],
+    /// The session's classes under the segment's policy, sorted.
+    pub classes: Vec<ClassId>,
     /// The session's secret, or a stock device's own, which outlives its sessions.
     pub psk: &'a PskSecret,
 }
@@ -61,7 +62,7 @@ pub fn gateway_config<'a>(
             endpoints: Vec::new(),
             allowed_ips: it.session.addresses.iter().copied().map(Prefix::host).collect(),
             keepalive_s: None,
-            classes: policy.classes_of(it.groups),
+            classes: it.classes,
             session: Some(it.session.session()),
         })
         .collect();
@@ -128,7 +129,7 @@ pub fn device_config(
             lan: building.map(|building| building.lan.clone()).unwrap_or_default(),
         },
         peers: peers.into_iter().collect(),
-        rules: policy.rules_for(admission.groups),
+        rules: policy.rules_for(&admission.classes),
     }
 }
 
@@ -213,6 +214,7 @@ mod tests {
             device: "desk-1".parse().unwrap(),
             segment: "council".parse().unwrap(),
             addresses: vec!["100.64.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+            sign_in: partywall_proto::admin::SignInStrength::Code,
             began_at: Timestamp::UNIX_EPOCH,
             ends_at: Timestamp::MAX,
             secret: PskSecret::from_bytes([3; 32]),
@@ -227,10 +229,12 @@ mod tests {
     fn both_ends_of_a_session_agree_and_check() {
         let (record, key) = (record(), WireguardKey::from([5; 32]));
         let psk = &record.secret;
-        let admission = Admission { session: &record, wireguard_key: key, groups: &[], psk };
+        let admission =
+            Admission { session: &record, wireguard_key: key, classes: Vec::new(), psk };
         let policy = Compiled::default();
         let (segment, gateway) = (segment("split"), gateway());
-        let far = gateway_config(frame(), &segment, &gateway, &policy, [admission].into_iter());
+        let far =
+            gateway_config(frame(), &segment, &gateway, &policy, [admission.clone()].into_iter());
         let gateways = [(&gateway, WireguardKey::from([6; 32]))];
         let near = device_config(frame(), &segment, None, &gateways, &policy, &admission);
         far.check().unwrap();

@@ -96,6 +96,6 @@ resources! {
         |it, _all| Some(Scope::Organisation(it.organisation.clone()));
     UserSpec = "users", users, UserId, |it| it.name.clone(),
         |it, _all| Some(Scope::Organisation(it.name.organisation().clone()));
-    PolicySpec = "policies", policies, SegmentId, |it| it.segment.clone(),
+    PolicySpec = "policies", policies, OrganisationId, |it| it.organisation.clone(),
         |it, _all| Some(Scope::Organisation(it.organisation.clone()));
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
-use partywall_proto::admin::SessionView;
+use partywall_proto::admin::{SessionView, SignInStrength};
 use partywall_proto::ids::{DeviceId, GatewayId, SegmentId, SessionId, UserId};
 use partywall_proto::keys::PresharedKey;
 use partywall_proto::overlay::Session;
@@ -63,6 +63,10 @@ impl From<PskSecret> for String {
     }
 }
 
+fn code() -> SignInStrength {
+    SignInStrength::Code
+}
+
 /// A session with all that its configs are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
@@ -76,6 +80,9 @@ pub struct SessionRecord {
     pub segment: SegmentId,
     /// The device's overlay addresses in this segment.
     pub addresses: Vec<IpAddr>,
+    /// How the person signed in. Sessions from before this was kept began with password and code.
+    #[serde(default = "code")]
+    pub sign_in: SignInStrength,
     /// When it began.
     pub began_at: Timestamp,
     /// When it ends.

@@ -156,11 +156,11 @@ async fn a_token_reaches_what_is_its_own_alone() {
     for (token, path) in [
         (&council, "/v1/gateways/gw-nhs"),
         (&council, "/v1/users/alice@nhs"),
-        (&council, "/v1/segments/nhs/policy"),
+        (&council, "/v1/policies/nhs"),
         (&council, "/v1/organisations/nhs/groups/staff"),
         (&nhs, "/v1/users/alice@council"),
         (facilities, "/v1/users/alice@council"),
-        (facilities, "/v1/segments/council/policy"),
+        (facilities, "/v1/policies/council"),
     ] {
         let answer = controller.request(Method::GET, path, token).send().await.unwrap();
         let status = answer.status();

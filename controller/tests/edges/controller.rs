@@ -220,9 +220,11 @@ pub(crate) fn organisation(name: &str, number: u8) -> Value {
         "groups": [{ "organisation": name, "name": "staff", "title": "Staff" }],
         "users": [{ "name": format!("alice@{name}"), "title": "Alice", "groups": ["staff"] }],
         "policies": [{
-            "organisation": name, "segment": name,
+            "version": 1, "organisation": name,
             "services": { "intranet": { "prefixes": ["10.1.0.10/32"], "protocol": "tcp", "ports": ["443"] } },
-            "rules": [{ "name": "intranet", "who": { "groups": ["staff"] }, "what": [{ "service": "intranet" }] }],
+            "segments": { name: { "rules": [
+                { "name": "intranet", "who": { "groups": ["staff"] }, "what": [{ "service": "intranet" }] },
+            ] } },
         }],
     })
 }

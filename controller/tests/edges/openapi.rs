@@ -43,9 +43,9 @@ GET /v1/organisations
 DELETE GET PUT /v1/organisations/{organisation}
 DELETE GET PUT /v1/organisations/{organisation}/groups/{group}
 GET /v1/policies
+DELETE GET PUT /v1/policies/{organisation}
 GET /v1/segments
 DELETE GET PUT /v1/segments/{segment}
-DELETE GET PUT /v1/segments/{segment}/policy
 GET /v1/sessions
 DELETE /v1/sessions/{session}
 POST /v1/sign-in

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::DeviceClass;
 use crate::ids::{BuildingId, DeviceId, GatewayId, GroupId, OrganisationId, SegmentId, UserId};
 use crate::keys::WireguardKey;
 use crate::nets::Prefix;
@@ -148,6 +149,22 @@ pub struct DeviceSpec {
     pub owner: Option<UserId>,
     /// Our agent or a stock client.
     pub kind: DeviceKind,
+    /// How far it can be trusted. Unless stated a stock client is agentless, a device without an owner
+    /// a shared desk, and any other personal: that a device is managed is for its admin to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DeviceClass>,
+}
+
+impl DeviceSpec {
+    /// What policy takes this device for.
+    pub fn class(&self) -> DeviceClass {
+        match (&self.kind, self.class, &self.owner) {
+            (DeviceKind::Stock { .. }, _, _) => DeviceClass::Agentless,
+            (DeviceKind::Agent, Some(class), _) => class,
+            (DeviceKind::Agent, None, None) => DeviceClass::SharedDesk,
+            (DeviceKind::Agent, None, Some(_)) => DeviceClass::Personal,
+        }
+    }
 }
 
 /// A set of users of one organisation.

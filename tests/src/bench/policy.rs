@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
-use partywall_proto::admin::{Manifest, PolicyRule, ServiceSpec, Target, Who};
+use partywall_proto::admin::{Manifest, Members, PolicyRule, ServiceSpec, Target, When, Who};
 use partywall_proto::nets::{PortRange, Prefix, Protocol};
 use partywall_proto::rules::{Action, Opener};
 
@@ -47,15 +47,17 @@ fn set_rules(manifest: &mut Manifest, rules: u32) -> Result<()> {
         ("measurements", all),
         ("after", web(elsewhere(before, others - before))),
     ];
-    policy.rules = Vec::new();
+    let segment = policy.segments.values_mut().next().context("the policy governs no segment")?;
+    segment.rules = Vec::new();
     for (name, service) in list {
         if service.prefixes.is_empty() {
             continue;
         }
-        policy.rules.push(PolicyRule {
+        segment.rules.push(PolicyRule {
             name: name.parse()?,
-            who: Who::Groups(vec!["staff".parse()?]),
+            who: Who::Members(Members { groups: vec!["staff".parse()?], users: Vec::new() }),
             what: vec![Target::Net(service)],
+            when: When::default(),
             action: Action::Allow,
             opened_by: Opener::Device,
         });
@@ -73,10 +75,12 @@ mod tests {
         for rules in [1, 2, 1000, 100_000] {
             let site = site(&topology, rules).unwrap();
             let policy = &site.organisations["bench"].manifest.policies[0];
-            let nets = policy.rules.iter().flat_map(|rule| &rule.what).map(|target| match target {
-                Target::Net(service) => &service.prefixes,
-                Target::Service(name) => panic!("{name} is not written in place"),
-            });
+            let segment = policy.segments.values().next().unwrap();
+            let nets =
+                segment.rules.iter().flat_map(|rule| &rule.what).map(|target| match target {
+                    Target::Net(service) => &service.prefixes,
+                    Target::Service(name) => panic!("{name} is not written in place"),
+                });
             let prefixes: Vec<_> = nets.flatten().collect();
             assert_eq!(prefixes.len(), rules as usize);
             let server = topology.ipv4("server", "inside");

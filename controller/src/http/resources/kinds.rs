@@ -125,8 +125,8 @@ kinds! {
     users: UserSpec, UserId,
         list "/v1/users", one "/v1/users/{user}",
         params(("user" = String, Path, description = "name@organisation"));
-    /// Who may reach what in a segment.
-    policies: PolicySpec, SegmentId,
-        list "/v1/policies", one "/v1/segments/{segment}/policy",
-        params(("segment" = String, Path, description = "The segment that it governs"));
+    /// Who may reach what, in all segments of an organisation.
+    policies: PolicySpec, OrganisationId,
+        list "/v1/policies", one "/v1/policies/{organisation}",
+        params(("organisation" = String, Path, description = "Whose it is"));
 }
