@@ -33,6 +33,29 @@ pub struct Finding {
     pub at: String,
     /// What is wrong with it and what to do.
     pub detail: String,
+    /// The line of the text that was sent, from 1, where it was a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The column in characters, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+impl Finding {
+    /// A finding about `at`, which stands in no text.
+    pub fn new(at: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { at: at.into(), detail: detail.into(), line: None, column: None }
+    }
+}
+
+/// `4:5: segments/council/pools: what is wrong`, the position where there is one.
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "{line}:{column}: ")?;
+        }
+        write!(f, "{}: {}", self.at, self.detail)
+    }
 }
 
 impl Problem {
@@ -65,7 +88,7 @@ impl std::fmt::Display for Problem {
             write!(f, ": {}", self.detail)?;
         }
         for finding in &self.errors {
-            write!(f, "\n  {}: {}", finding.at, finding.detail)?;
+            write!(f, "\n  {finding}")?;
         }
         Ok(())
     }
@@ -80,8 +103,10 @@ mod tests {
     fn problem() -> Problem {
         let mut problem = Problem::new(422, "bad-manifest", "The manifest is refused", "Mend it.");
         for at in ["segments/council/pools", "users/alice@council"] {
-            problem.errors.push(Finding { at: at.into(), detail: "overlaps".into() });
+            problem.errors.push(Finding::new(at, "overlaps"));
         }
+        problem.errors[1].line = Some(4);
+        problem.errors[1].column = Some(5);
         problem
     }
 
@@ -89,7 +114,7 @@ mod tests {
     fn a_problem_shows_its_title_detail_and_every_finding() {
         assert_eq!(
             problem().to_string(),
-            "The manifest is refused: Mend it.\n  segments/council/pools: overlaps\n  users/alice@council: overlaps"
+            "The manifest is refused: Mend it.\n  segments/council/pools: overlaps\n  4:5: users/alice@council: overlaps"
         );
         assert_eq!(
             Problem::new(404, "no-such-route", "No such route", "").to_string(),

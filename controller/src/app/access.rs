@@ -57,7 +57,7 @@ impl App {
         check_lifetime(&mut findings, request.lifetime_s, TOKEN_LIFETIME_MAX_S);
         if request.holder.trim().is_empty() || request.holder.len() > HOLDER_MAX_BYTES {
             let detail = format!("say whose hands it goes into, in 1 to {HOLDER_MAX_BYTES} bytes");
-            findings.push(Finding { at: "holder".to_owned(), detail });
+            findings.push(Finding::new("holder", detail));
         }
         if !findings.is_empty() {
             return Err(AppError::Invalid(findings));
@@ -200,7 +200,7 @@ impl App {
         let password = request.password;
         let hash = self.hash(move || PasswordHash::make(&password, salt)).await?;
         let password = hash.map_err(|error| {
-            let finding = Finding { at: "password".to_owned(), detail: error.to_string() };
+            let finding = Finding::new("password", error.to_string());
             AppError::Invalid(vec![finding])
         })?;
         let writer = self.writer().await;
@@ -277,7 +277,7 @@ fn scope_of(role: &TokenRole) -> Scope {
 fn check_lifetime(findings: &mut Vec<Finding>, lifetime_s: u64, max_s: u64) {
     if lifetime_s == 0 || lifetime_s > max_s {
         let detail = format!("{lifetime_s} s is out of bounds; write 1 to {max_s}");
-        findings.push(Finding { at: "lifetime_s".to_owned(), detail });
+        findings.push(Finding::new("lifetime_s", detail));
     }
 }
 
@@ -287,7 +287,7 @@ fn may_give(state: &State, principal: &Principal, role: &TokenRole, now: Timesta
         && !state.catalogue.organisations.contains_key(organisation)
     {
         let detail = format!("there is no organisation {organisation}; set it up first");
-        let finding = Finding { at: "organisation".to_owned(), detail };
+        let finding = Finding::new("organisation", detail);
         return Err(AppError::Invalid(vec![finding]));
     }
     if principal.may(Access::Write, &scope_of(role)) {

@@ -31,7 +31,7 @@ impl App {
             Some(Err(_)) => {
                 let detail = "this is no cursor; take `next` of the page before as it is";
                 let at = "cursor".to_owned();
-                return Err(AppError::Invalid(vec![Finding { at, detail: detail.to_owned() }]));
+                return Err(AppError::Invalid(vec![Finding::new(at, detail)]));
             }
             None => None,
         };

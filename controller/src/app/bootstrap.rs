@@ -27,7 +27,7 @@ impl App {
     ) -> Result<TokenCreated> {
         EnrolmentCode::new([0; 16], ca_fingerprint, address).map_err(|_| {
             let detail = format!("{address:?} is not host:port; write controller.example:8443");
-            AppError::Invalid(vec![Finding { at: "address".to_owned(), detail }])
+            AppError::Invalid(vec![Finding::new("address", detail)])
         })?;
         let writer = self.writer().await;
         if self.state().controller.is_some() {

@@ -65,12 +65,12 @@ impl<'a> Draft<'a> {
             if K::KIND == "segments" && was != is {
                 let detail = "a segment stays with its organisation; make another one".to_owned();
                 let at = format!("{}/organisation", spec.path());
-                self.findings.push(Finding { at, detail });
+                self.findings.push(Finding::new(at, detail));
             }
         }
         if self.report.iter().any(|change| change.resource == spec.path()) {
             let detail = "it is written twice; keep one of the two".to_owned();
-            self.findings.push(Finding { at: spec.path(), detail });
+            self.findings.push(Finding::new(spec.path(), detail));
         }
         let before = before.map(json_of);
         let after = json_of(&spec);
@@ -140,7 +140,7 @@ impl<'a> Draft<'a> {
             if self.state.agents.values().any(|agent| agent.wireguard_key == *wireguard_key) {
                 let at = format!("{}/kind/wireguard_key", device.spec.path());
                 let detail = "an enrolled agent has this key; make a new pair on this device";
-                self.findings.push(Finding { at, detail: detail.to_owned() });
+                self.findings.push(Finding::new(at, detail));
             }
         }
     }

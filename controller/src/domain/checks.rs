@@ -31,7 +31,7 @@ pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
     pub(super) fn add(&mut self, at: impl Display, detail: impl Into<String>) {
-        self.0.push(Finding { at: at.to_string(), detail: detail.into() });
+        self.0.push(Finding::new(at.to_string(), detail.into()));
     }
 
     fn range<T: PartialOrd + Display>(

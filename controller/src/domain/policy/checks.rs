@@ -35,7 +35,7 @@ impl Catalogue {
         if own.len() > FINDINGS_MAX {
             own.truncate(FINDINGS_MAX);
             let detail = "there is more; mend these first".to_owned();
-            own.push(Finding { at: policy.path(), detail });
+            own.push(Finding::new(policy.path(), detail));
         }
         found.0.extend(own);
     }
@@ -48,7 +48,7 @@ impl Catalogue {
         let groups = |user: &UserId| self.users.get(user).map_or(&[][..], |it| &it.spec.groups);
         let failed = trials(policy, &compiled, groups).into_iter().filter_map(|trial| {
             let at = format!("{}/tests/{}", policy.path(), trial.test);
-            Some(Finding { at, detail: trial.failure? })
+            Some(Finding::new(at, trial.failure?))
         });
         failed.take(FINDINGS_MAX).collect()
     }

@@ -9,6 +9,7 @@ mod decide;
 mod facts;
 mod hours;
 mod subject;
+pub mod text;
 mod trial;
 
 pub use compiled::Compiled;
