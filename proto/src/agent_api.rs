@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
+use crate::flows::FlowRecord;
 use crate::ids::{AgentId, OrganisationId, SegmentId, UserId};
 use crate::keys::{IdentityKey, Secret, SegmentKey, WireguardKey};
 use crate::overlay::{Generation, Session};
@@ -19,8 +20,8 @@ use crate::problem::Problem;
 
 /// Path of the WebSocket.
 pub const STREAM_PATH: &str = "/agent/v1/stream";
-/// Largest message from an agent in bytes; a status report of a gateway with 10,000 peers is under it.
-pub const CLIENT_MESSAGE_MAX_BYTES: usize = 256 << 10;
+/// Largest message from an agent in bytes: as many flow records as go into one, each as large as can be.
+pub const CLIENT_MESSAGE_MAX_BYTES: usize = 512 << 10;
 /// Largest message from the controller in bytes: an envelope and its JSON quoting.
 pub const SERVER_MESSAGE_MAX_BYTES: usize = 2 * crate::envelope::PAYLOAD_MAX_BYTES;
 /// Seconds between WebSocket pings from the controller; three without an answer close the stream.
@@ -156,6 +157,13 @@ pub enum ClientMessage {
         live_peers: u32,
         /// The agent's clock less the controller's, in seconds.
         clock_skew_s: i64,
+    },
+    /// What became of flows, from a gateway; sent at least once a second while there is something to say.
+    Flows {
+        /// At most [`FLOWS_PER_MESSAGE_MAX`](crate::flows::FLOWS_PER_MESSAGE_MAX), oldest first.
+        records: Vec<FlowRecord>,
+        /// Records dropped for want of room since the last such message.
+        lost: u64,
     },
 }
 

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod agent_api;
 pub mod enrolment;
 pub mod envelope;
+pub mod flows;
 pub mod ids;
 pub mod keys;
 pub mod nets;

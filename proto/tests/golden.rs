@@ -25,6 +25,7 @@ fn overlay_configs_and_deltas_of_version_1_survive() {
         include_str!("golden/config-v1-gateway.json"),
         include_str!("golden/config-v1-device.json"),
         include_str!("golden/delta-v1.json"),
+        include_str!("golden/delta-v1-policy.json"),
     ] {
         let payload: Payload = survives(golden);
         assert_eq!(Payload::from_json(golden).unwrap(), payload);
@@ -46,7 +47,9 @@ fn the_golden_delta_leads_on_from_the_golden_config() {
 
 #[test]
 fn every_agent_message_survives() {
-    let sent: Vec<ClientMessage> = survives(include_str!("golden/client-messages.json"));
+    let mut sent: Vec<ClientMessage> = survives(include_str!("golden/client-messages.json"));
+    let flows: Vec<ClientMessage> = survives(include_str!("golden/client-messages-flows.json"));
+    sent.extend(flows);
     let kinds = |message: &ClientMessage| match message {
         ClientMessage::Enrol { .. } => 0,
         ClientMessage::Hello { .. } => 1,
@@ -55,8 +58,9 @@ fn every_agent_message_survives() {
         ClientMessage::SignIn { .. } => 4,
         ClientMessage::SignOut { .. } => 5,
         ClientMessage::Status { .. } => 6,
+        ClientMessage::Flows { .. } => 7,
     };
-    all_of(7, sent.iter().map(kinds));
+    all_of(8, sent.iter().map(kinds));
 }
 
 #[test]

@@ -346,7 +346,7 @@ fn steps_within(from: &OverlayConfig, to: &Arc<OverlayConfig>) -> Vec<Step> {
         .map(|change| match change {
             Change::PeerSet { peer } => Step::PeerSet(peer),
             Change::PeerGone { agent } => Step::PeerGone(agent),
-            Change::RulesSet { rules } => Step::RulesSet(rules),
+            Change::RulesSet { rules, .. } => Step::RulesSet(rules),
         })
         .chain(routes_change.then(|| Step::System(to.clone())))
         .collect();

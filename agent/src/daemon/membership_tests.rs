@@ -87,7 +87,7 @@ fn what_is_taken_away_comes_before_what_is_new() {
     let mut membership = enforcing(&held);
     let changes = vec![
         Change::PeerSet { peer: Box::new(peer("device/a-new-desk", 20)) },
-        Change::RulesSet { rules: Vec::new() },
+        Change::RulesSet { rules: Vec::new(), policy: None, observed: None },
         Change::PeerGone { agent: "device/desk-2".parse().unwrap() },
     ];
     membership.handle_payload(Payload::Delta(delta(&held, 2, changes)), start()).unwrap();
@@ -164,7 +164,11 @@ fn a_delta_on_another_generation_or_on_nothing_is_refused() {
     let mut membership = device();
     let step = |base: u64| {
         let base = device_config("council", "s1", base);
-        Payload::Delta(delta(&base, 9, vec![Change::RulesSet { rules: Vec::new() }]))
+        Payload::Delta(delta(
+            &base,
+            9,
+            vec![Change::RulesSet { rules: Vec::new(), policy: None, observed: None }],
+        ))
     };
     let refused = membership.handle_payload(step(5), start()).unwrap_err();
     assert!(matches!(refused, Refusal::NothingHeld), "{refused}");

@@ -35,7 +35,11 @@ async fn a_config_is_acknowledged_once_it_is_enforced_and_kept() {
     assert_eq!(desk.words(), ["cut", "undo", "cut", "system", "replace"]);
     assert_eq!(desk.cached(), Some(config.clone()));
 
-    let step = delta(&config, 4, vec![Change::RulesSet { rules: Vec::new() }]);
+    let step = delta(
+        &config,
+        4,
+        vec![Change::RulesSet { rules: Vec::new(), policy: None, observed: None }],
+    );
     peer.config(seal_delta(&step)).await;
     assert!(matches!(peer.answer().await, ClientMessage::Applied { .. }));
     assert_eq!(desk.words().last().unwrap(), "rules");

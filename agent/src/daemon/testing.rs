@@ -96,6 +96,8 @@ pub(crate) fn device_config(segment: &str, session_id: &str, generation: u64) ->
         },
         peers: vec![peer("gateway/gw-1", 1)],
         rules: vec![rule("web")],
+        policy: None,
+        observed: None,
     }
 }
 

@@ -86,6 +86,8 @@ pub fn gateway_config<'a>(
         },
         peers,
         rules: policy.rules().to_vec(),
+        policy: None,
+        observed: None,
     }
 }
 
@@ -130,6 +132,8 @@ pub fn device_config(
         },
         peers: peers.into_iter().collect(),
         rules: policy.rules_for(&admission.classes),
+        policy: None,
+        observed: None,
     }
 }
 

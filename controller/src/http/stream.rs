@@ -126,7 +126,8 @@ impl Stream {
             | ClientMessage::Rejected { .. }
             | ClientMessage::SignIn { .. }
             | ClientMessage::SignOut { .. }
-            | ClientMessage::Status { .. } => {
+            | ClientMessage::Status { .. }
+            | ClientMessage::Flows { .. } => {
                 return Err(refused_message("the first message is `enrol` or `hello`"));
             }
         };
@@ -198,6 +199,8 @@ impl Stream {
             ClientMessage::Status { drops, live_peers, clock_skew_s } => {
                 app.agent_status(agent, drops, live_peers, clock_skew_s);
             }
+            // Records are not kept here, and nothing waits for them.
+            ClientMessage::Flows { .. } => {}
             ClientMessage::SignIn { request, .. } | ClientMessage::SignOut { request }
                 if pending.is_some() =>
             {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Generation, OverlayConfig, Peer, check_version};
+use super::{ConfigError, Generation, Observed, OverlayConfig, Peer, PolicyStamp, check_version};
 use crate::ids::{AgentId, SegmentId};
 use crate::rules::Rule;
 
@@ -47,10 +47,16 @@ pub enum Change {
         /// Which peer.
         agent: AgentId,
     },
-    /// The rules are these now.
+    /// The rules are these now. What is left out of it is gone, not kept.
     RulesSet {
         /// All of them.
         rules: Vec<Rule>,
+        /// The policy version that they come from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyStamp>,
+        /// The policy version on trial.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        observed: Option<Observed>,
     },
 }
 
@@ -73,8 +79,15 @@ impl OverlayConfig {
             gone.map(|agent| Change::PeerGone { agent: (*agent).clone() }).collect();
         let set = next.peers.iter().filter(|peer| held.get(&peer.agent) != Some(peer));
         changes.extend(set.map(|peer| Change::PeerSet { peer: Box::new(peer.clone()) }));
-        if self.rules != next.rules {
-            changes.push(Change::RulesSet { rules: next.rules.clone() });
+        let same_rules = self.rules == next.rules
+            && self.policy == next.policy
+            && self.observed == next.observed;
+        if !same_rules {
+            changes.push(Change::RulesSet {
+                rules: next.rules.clone(),
+                policy: next.policy,
+                observed: next.observed.clone(),
+            });
         }
         Some(changes)
     }
@@ -126,7 +139,11 @@ impl OverlayConfig {
                     Err(_) => return Err(ConfigError::NoSuchPeer { peer: agent.clone() }),
                 }
             }
-            Change::RulesSet { rules } => self.rules.clone_from(rules),
+            Change::RulesSet { rules, policy, observed } => {
+                self.rules.clone_from(rules);
+                self.policy = *policy;
+                self.observed.clone_from(observed);
+            }
         }
         Ok(())
     }
@@ -154,7 +171,7 @@ mod tests {
     #[test]
     fn a_delta_for_anything_but_what_is_held_is_refused() {
         let held = gateway_config();
-        let good = delta(&held, vec![Change::RulesSet { rules: Vec::new() }]);
+        let good = delta(&held, vec![no_rules()]);
         held.with(&good).unwrap();
         let refused: [fn(&mut Delta); 6] = [
             |delta| delta.agent = "gateway/other".parse().unwrap(),
@@ -196,10 +213,7 @@ mod tests {
         let held = gateway_config();
         let before = held.clone();
         let missing: AgentId = "device/absent".parse().unwrap();
-        let changes = vec![
-            Change::RulesSet { rules: Vec::new() },
-            Change::PeerGone { agent: missing.clone() },
-        ];
+        let changes = vec![no_rules(), Change::PeerGone { agent: missing.clone() }];
         assert_eq!(
             held.with(&delta(&held, changes)),
             Err(ConfigError::NoSuchPeer { peer: missing })
@@ -237,9 +251,16 @@ mod tests {
         #[test]
         fn the_changes_between_two_configs_lead_from_one_to_the_other(
             before in peers(), after in peers(), fewer_rules in any::<bool>(),
+            policies in any::<[Option<u64>; 2]>(), trials in any::<[Option<u64>; 2]>(),
         ) {
-            let held = OverlayConfig { peers: sorted(before), ..gateway_config() };
-            let mut next = OverlayConfig { peers: sorted(after), ..gateway_config() };
+            let [held, next] = [0, 1].map(|at| {
+                let config = gateway_config();
+                let policy = policies[at].map(|version| PolicyStamp { version });
+                let trial = |version| Observed { version, rules: config.rules.clone() };
+                OverlayConfig { policy, observed: trials[at].map(trial), ..config }
+            });
+            let held = OverlayConfig { peers: sorted(before), ..held };
+            let mut next = OverlayConfig { peers: sorted(after), ..next };
             if fewer_rules {
                 next.rules.truncate(1);
             }
@@ -250,6 +271,10 @@ mod tests {
             // An empty delta may still raise the generation.
             prop_assert_eq!(held.with(&read).unwrap(), next);
         }
+    }
+
+    fn no_rules() -> Change {
+        Change::RulesSet { rules: Vec::new(), policy: None, observed: None }
     }
 
     fn sorted(mut peers: Vec<Peer>) -> Vec<Peer> {

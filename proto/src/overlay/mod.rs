@@ -7,6 +7,7 @@
 mod delta;
 mod error;
 mod peer;
+mod policy;
 mod role;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use delta::{Change, Delta};
 pub use error::ConfigError;
 pub use peer::{Peer, Session};
+pub use policy::{Observed, PolicyStamp};
 pub use role::{Dns, Forwarding, LanService, Role, TunnelMode};
 
 use crate::ids::{AgentId, SegmentId};
@@ -81,6 +83,12 @@ pub struct OverlayConfig {
     pub peers: Vec<Peer>,
     /// First match decides; no match is a drop.
     pub rules: Vec<Rule>,
+    /// The policy version that the rules come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStamp>,
+    /// The policy version on trial, if one is. At gateways, which record flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
 }
 
 impl OverlayConfig {

@@ -121,6 +121,8 @@ fn config(
         role,
         peers,
         rules,
+        policy: None,
+        observed: None,
     })
 }
 
