@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use partywall_datapath::RuleTable;
 use partywall_datapath::shard::{PrivateKey, Role, Update};
@@ -57,6 +57,8 @@ fn replace(json: String) -> Update {
 const SESSION: &str = r#"{"id":"s1","user":"alice@council","ends_at":"2099-01-01T00:00:00Z"}"#;
 const COMMON: &str = r#""version":1,"segment":"council","generation":1,"issued_at":"2026-01-01T00:00:00Z",
     "valid_until":"2099-01-01T00:00:00Z","rules":[
+    {"id":"closed-4","action":"deny","match":{"opener":"device","prefix":"10.0.0.9"}},
+    {"id":"closed-6","action":"deny","match":{"opener":"device","prefix":"fd00:10::9"}},
     {"id":"all-4","action":"allow","match":{"opener":"device","prefix":"10.0.0.0/8"}},
     {"id":"all-6","action":"allow","match":{"opener":"device","prefix":"fd00:10::/32"}}]"#;
 const PSK: &str = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
@@ -140,6 +142,14 @@ fn echoes(to: &str, wait: Duration) -> bool {
         && socket.recv(&mut answer).is_ok_and(|length| &answer[..length] == b"hello")
 }
 
+/// Opens a connection that policy refuses: the program hears of it from its own machine.
+fn is_refused_at_once(to: &str, expected: i32) {
+    let began = Instant::now();
+    let refused = TcpStream::connect_timeout(&to.parse().unwrap(), DEADLINE).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(expected), "{to}: {refused}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{to}: after {:?}", began.elapsed());
+}
+
 /// Sends a lot through a TCP echo and has every byte back.
 fn bulk_comes_back_whole() {
     let sent: Vec<u8> = (0..BULK_BYTES).map(|at| (at % 251) as u8).collect();
@@ -201,6 +211,8 @@ fn device_and_gateway(offloads: Offloads) {
             assert!(echoes("10.0.0.1:7", DEADLINE) && echoes("[fd00:10::1]:7", DEADLINE));
             shell("ping -c 1 -W 5 10.0.0.1; ping -c 1 -W 5 fd00:10::1");
             bulk_comes_back_whole();
+            is_refused_at_once("10.0.0.9:7", libc::EHOSTUNREACH);
+            is_refused_at_once("[fd00:10::9]:7", libc::EACCES);
 
             let report = movable(plane.report()).await.unwrap();
             assert!(

@@ -18,6 +18,7 @@ mod memory;
 mod outbound;
 mod outbox;
 mod owner;
+mod refusals;
 mod status;
 mod timers;
 mod update;
@@ -41,6 +42,7 @@ pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
 use calls::Repetition;
 use deadlines::Deadlines;
+use refusals::Refusals;
 use waiting::WaitingRoom;
 
 use crate::filter::{DropReason, Filter};
@@ -68,6 +70,7 @@ pub struct Shard {
     begun_at: Instant,
     sweep_at: Instant,
     waiting: WaitingRoom,
+    refusals: Refusals,
 }
 
 /// What of the config concerns all peers.
@@ -96,6 +99,7 @@ impl Shard {
             begun_at: now,
             sweep_at: now,
             waiting: WaitingRoom::default(),
+            refusals: Refusals::new(now),
             settings,
         }
     }

@@ -17,6 +17,7 @@ impl Shard {
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant, out: &mut Outbox) {
         if let Err(reason) = self.send(packet, now, out) {
             self.counters.drop(reason);
+            self.tell_sender(packet, reason, now, out);
         }
     }
 
@@ -32,7 +33,10 @@ impl Shard {
         let packets = burst.remaining();
         let path = match self.path(burst.whole(), now) {
             Ok(path) => path,
-            Err(reason) => return (0..packets).for_each(|_| self.counters.drop(reason)),
+            Err(reason) => {
+                (0..packets).for_each(|_| self.counters.drop(reason));
+                return self.tell_sender(burst.whole(), reason, now, out);
+            }
         };
         while let Some(packet) = burst.next_packet() {
             if out.is_full() {

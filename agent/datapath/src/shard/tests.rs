@@ -6,6 +6,7 @@ mod floods;
 mod lab;
 mod memory;
 mod promises;
+mod refusals;
 mod shards;
 mod status;
 mod timers;
