@@ -30,13 +30,14 @@ const CRATES: &[(&str, &[&str])] = &[
 /// What each module of the data path may import. `testing` exists in test builds only.
 const DATAPATH: &[(&str, &[&str])] = &[
     ("packet", &[]),
+    ("pace", &[]),
     ("settings", &[]),
     ("offload", &["packet"]),
-    ("filter", &["packet", "settings"]),
+    ("filter", &["packet", "pace", "settings"]),
     ("counters", &["filter"]),
     ("tunnel", &["settings"]),
     ("peers", &["packet", "filter", "counters", "tunnel"]),
-    ("shard", &["packet", "settings", "offload", "filter", "counters", "tunnel", "peers"]),
+    ("shard", &["packet", "pace", "settings", "offload", "filter", "counters", "tunnel", "peers"]),
 ];
 
 /// What each module of the controller may import. `ctl` speaks REST and nothing else; `daemon` joins

@@ -8,6 +8,7 @@
 mod counters;
 pub mod filter;
 pub mod offload;
+mod pace;
 pub mod packet;
 mod peers;
 mod settings;

@@ -202,7 +202,7 @@ impl Peers {
 
     fn update(&mut self, number: u32, peer: &Peer) -> Option<PeerChange> {
         let entry = self.at_mut(number)?;
-        let before = std::mem::replace(&mut entry.config, peer.clone());
+        let before = entry.set_config(peer);
         if entry.connected_at.is_none() && before.endpoints != peer.endpoints {
             entry.endpoint = peer.endpoints.first().copied().or(entry.endpoint);
         }

@@ -45,6 +45,8 @@ pub struct Limits {
     pub flows_per_peer: usize,
     /// Fragmented packets under way at a time.
     pub fragments: usize,
+    /// Events of flows that wait to be asked for; 0 records none.
+    pub flow_events: usize,
     /// Packets of one peer that wait for its handshake.
     pub waiting_packets: usize,
     /// Bytes of all packets that wait for a handshake, and of what holding them takes.
@@ -58,14 +60,16 @@ pub struct Limits {
 impl Limits {
     /// Sensible bounds for an agent in this role.
     pub fn for_role(role: Role) -> Self {
-        let (flows, flows_per_peer) = match role {
-            Role::Device => (1 << 14, 1 << 14),
+        let (flows, flows_per_peer, flow_events) = match role {
+            Role::Device => (1 << 14, 1 << 14, 0),
             // Ten thousand desks with two dozen open flows each.
-            Role::Gateway => (1 << 18, 1 << 13),
+            // Events for all flows of a device that is cut, which end in one turn.
+            Role::Gateway => (1 << 18, 1 << 13, 1 << 13),
         };
         Self {
             flows,
             flows_per_peer,
+            flow_events,
             fragments: 1024,
             waiting_packets: 32,
             // The first packets of a thousand conversations of full size.

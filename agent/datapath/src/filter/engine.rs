@@ -1,16 +1,20 @@
 //! Judges packets: first the flow table, and on a miss the rules.
 //!
 //! A flow that passed costs one hash lookup; only its first packet, and its next one after a change of
-//! rules, costs a walk through the rule table.
+//! rules, costs a walk through the rule table. What becomes of flows is told in a log that a gateway
+//! keeps; whether anybody reads it changes no verdict.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use partywall_proto::flows::Traffic;
 use partywall_proto::nets::Protocol;
 use partywall_proto::rules::{Action, ClassId, Opener};
 
 use super::DropReason;
+use super::flow_event::{FlowEnd, FlowEvent, Judgement, Party};
 use super::flow_key::{Conversation, Direction, FlowKey, Side};
+use super::flow_log::FlowLog;
 use super::flow_table::{Flow, FlowState, FlowTable};
 use super::fragments::{FragmentKey, FragmentTable};
 use super::rule_table::{Decision, Opening, RuleTable};
@@ -43,6 +47,8 @@ pub struct PeerView<'a> {
     pub classes: &'a [ClassId],
     /// When its tunnel came up; none while it is down.
     pub connected_at: Option<Instant>,
+    /// Who it is, for events. Another session is another value, and cuts the flows of the one before.
+    pub party: &'a Arc<Party>,
 }
 
 /// The rules, and the flows that they allowed.
@@ -51,8 +57,26 @@ pub struct Filter {
     role: Role,
     rules: Arc<RuleTable>,
     epoch: u32,
+    /// The epoch in which the rules came: flows judged before name rules of another table.
+    rules_epoch: u32,
     flows: FlowTable,
     fragments: FragmentTable,
+    log: FlowLog,
+}
+
+/// What passes, beyond what names its flow.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    sender: Side,
+    load: Traffic,
+    peer: &'a PeerView<'a>,
+    now: Instant,
+}
+
+/// Why a flow is not opened, and the rule that says so.
+struct Refusal {
+    reason: DropReason,
+    rule: Option<u32>,
 }
 
 impl Filter {
@@ -62,8 +86,10 @@ impl Filter {
             role,
             rules: Arc::default(),
             epoch: 0,
+            rules_epoch: 0,
             flows: FlowTable::new(limits.flows, limits.flows_per_peer),
             fragments: FragmentTable::new(limits.fragments),
+            log: FlowLog::new(limits.flow_events),
         }
     }
 
@@ -71,12 +97,14 @@ impl Filter {
     pub const fn worst_case_bytes(limits: &Limits) -> usize {
         FlowTable::worst_case_bytes(limits.flows)
             + FragmentTable::worst_case_bytes(limits.fragments)
+            + FlowLog::worst_case_bytes(limits.flow_events)
     }
 
     /// Replaces the rules. Open flows are judged anew at their next packet.
     pub fn set_rules(&mut self, rules: Arc<RuleTable>) {
         self.rules = rules;
         self.judge_anew();
+        self.rules_epoch = self.epoch;
     }
 
     /// Has every open flow judged anew at its next packet, because a peer's classes changed.
@@ -86,15 +114,31 @@ impl Filter {
 
     /// Cuts every flow of a peer.
     pub fn cut_peer(&mut self, peer: u32) {
-        self.flows.remove_peer(peer);
+        let Self { flows, log, .. } = self;
+        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        flows.remove_peer(peer, |flow| log.ended(flow, FlowEnd::Session, rules.judged(flow)));
+        log.forget(peer);
         self.fragments.remove_peer(peer);
     }
 
     /// Cuts every flow and forgets the rules.
     pub fn clear(&mut self) {
-        self.flows.clear();
+        let Self { flows, log, .. } = self;
+        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        flows.clear(|flow| log.ended(flow, FlowEnd::Shutdown, rules.judged(flow)));
+        log.forget_all();
         self.fragments.clear();
         self.set_rules(Arc::default());
+    }
+
+    /// The next event of a flow, oldest first.
+    pub fn poll_event(&mut self) -> Option<FlowEvent> {
+        self.log.poll()
+    }
+
+    /// Events that were dropped because nobody asked for them in time, or too many flows were refused.
+    pub fn events_lost(&self) -> u64 {
+        self.log.lost()
     }
 
     /// The version of the rule set.
@@ -121,7 +165,9 @@ impl Filter {
     pub fn sweep(&mut self, now: Instant) -> f64 {
         self.fragments.sweep(now);
         let places = self.flows.places();
-        self.flows.sweep(SWEEP, now);
+        let Self { flows, log, .. } = self;
+        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        flows.sweep(SWEEP, now, |flow| log.ended(flow, expiry(flow), rules.judged(flow)));
         SWEEP as f64 / places.max(SWEEP) as f64
     }
 
@@ -133,7 +179,22 @@ impl Filter {
         peer: &PeerView<'_>,
         now: Instant,
     ) -> Verdict {
-        match self.judge(direction, packet, peer, now) {
+        let load = Traffic { packets: 1, bytes: packet.bytes.len() as u64 };
+        self.verdict_for(load, direction, packet, peer, now)
+    }
+
+    /// The same for a packet that stands for `load`: several of one flow, or one that was counted
+    /// before.
+    pub fn verdict_for(
+        &mut self,
+        load: Traffic,
+        direction: Direction,
+        packet: &Packet<'_>,
+        peer: &PeerView<'_>,
+        now: Instant,
+    ) -> Verdict {
+        let passing = Passing { sender: direction.sender(), load, peer, now };
+        match self.judge(direction, packet, passing) {
             Ok(()) => Verdict::Pass,
             Err(reason) => Verdict::Drop(reason),
         }
@@ -159,43 +220,50 @@ impl Filter {
         &mut self,
         direction: Direction,
         packet: &Packet<'_>,
-        peer: &PeerView<'_>,
-        now: Instant,
+        passing: Passing<'_>,
     ) -> Result<(), DropReason> {
+        let Passing { peer, now, .. } = passing;
         let whole = packet.fragment.is_none();
         let name = |conversation| FlowKey::new(direction, peer.number, packet, conversation);
-        let sender = direction.sender();
-        match packet.payload {
+        let key = match packet.payload {
             Payload::LaterFragment => {
                 let (key, part) =
                     fragment(direction, packet, peer).ok_or(DropReason::FragmentWithoutFirst)?;
-                return self.fragments.follow(&key, &part, self.epoch, now);
+                let flow = self.fragments.follow(&key, &part, self.epoch, now)?;
+                if let Some(at) = self.flows.find(&flow, now) {
+                    self.flows.at(at).count(passing.sender, passing.load);
+                }
+                return Ok(());
             }
             Payload::Tcp(tcp) => {
                 let key = name(Conversation::Tcp(tcp.source_port, tcp.destination_port));
-                self.judge_tcp(key, sender, tcp, peer, now)?;
+                self.judge_tcp(key, tcp, passing)?;
+                key
             }
             Payload::Udp(udp) => {
                 let key = name(Conversation::Udp(udp.source_port, udp.destination_port));
-                self.judge_udp(key, sender, peer, now)?;
+                self.judge_udp(key, passing)?;
+                key
             }
             Payload::Icmp(Icmp::EchoRequest { identifier }) => {
                 let key = name(Conversation::Echo(identifier, true));
-                self.judge_echo_request(key, sender, peer, now)?;
+                self.judge_echo_request(key, passing)?;
+                key
             }
             Payload::Icmp(Icmp::EchoReply { identifier }) => {
                 let key = name(Conversation::Echo(identifier, false));
                 let flow = self.live(&key, peer, now)?.ok_or(DropReason::IcmpNoFlow)?;
-                flow.touch(FlowState::Echo, now);
+                flow.passed(FlowState::Echo, passing);
+                key
             }
             // Errors fit the smallest MTU (RFC 1812 §4.3.2.3, RFC 4443 §2.4): none comes in parts.
             Payload::Icmp(Icmp::Error { quoted }) if whole => {
-                self.judge_error(direction, packet, quoted.as_ref(), peer, now)?;
+                return self.judge_error(direction, packet, quoted.as_ref(), peer, now);
             }
             Payload::Icmp(Icmp::Error { .. } | Icmp::Other) => return Err(DropReason::IcmpType),
-        }
+        };
         match fragment(direction, packet, peer) {
-            Some((key, part)) => self.fragments.open(key, &part, self.epoch, now),
+            Some((packet, part)) => self.fragments.open(packet, &part, (key, self.epoch), now),
             None => Ok(()),
         }
     }
@@ -203,11 +271,10 @@ impl Filter {
     fn judge_tcp(
         &mut self,
         key: FlowKey,
-        sender: Side,
         tcp: Tcp,
-        peer: &PeerView<'_>,
-        now: Instant,
+        passing: Passing<'_>,
     ) -> Result<(), DropReason> {
+        let Passing { sender, peer, now, .. } = passing;
         let flags = tcp.flags;
         if !flags.make_sense() {
             return Err(DropReason::TcpBadFlags);
@@ -220,12 +287,12 @@ impl Filter {
                 let state = state
                     .after(flow.originator == sender, flags)
                     .map_err(|_| DropReason::TcpBadFlags)?;
-                flow.touch(FlowState::Tcp(state), now);
+                flow.passed(FlowState::Tcp(state), passing);
                 return Ok(());
             }
         }
         if flags.opens() {
-            return self.open(key, sender, FlowState::Tcp(TcpState::Opening), peer, now);
+            return self.open_or_tell(key, FlowState::Tcp(TcpState::Opening), passing);
         }
         // From the middle of a connection. It is picked up only where the rules would let its
         // originator open it, and only a plain segment does it: what a stack that does not know the
@@ -235,42 +302,33 @@ impl Filter {
         }
         let state = |originator| FlowState::Tcp(TcpState::PickedUp { originator });
         let just_connected = peer.connected_at.is_some_and(|at| now < at + PICK_UP);
-        match self.open(key, sender, state(true), peer, now) {
-            Err(DropReason::NoRule | DropReason::Denied) if just_connected => {
-                let picked_up = self.open(key, sender.other(), state(false), peer, now);
-                picked_up.map_err(tcp_refusal)
+        let picked_up = match self.open(key, sender, state(true), passing) {
+            Err(Refusal { reason: DropReason::NoRule | DropReason::Denied, .. })
+                if just_connected =>
+            {
+                self.open(key, sender.other(), state(false), passing)
             }
-            outcome => outcome.map_err(tcp_refusal),
-        }
+            outcome => outcome,
+        };
+        picked_up.map_err(|refusal| tcp_refusal(refusal.reason))
     }
 
-    fn judge_udp(
-        &mut self,
-        key: FlowKey,
-        sender: Side,
-        peer: &PeerView<'_>,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        if let Some(flow) = self.live(&key, peer, now)? {
+    fn judge_udp(&mut self, key: FlowKey, passing: Passing<'_>) -> Result<(), DropReason> {
+        if let Some(flow) = self.live(&key, passing.peer, passing.now)? {
             let before = flow.state == FlowState::Udp { answered: true };
-            flow.touch(FlowState::Udp { answered: before || flow.originator != sender }, now);
+            let answered = before || flow.originator != passing.sender;
+            flow.passed(FlowState::Udp { answered }, passing);
             return Ok(());
         }
-        self.open(key, sender, FlowState::Udp { answered: false }, peer, now)
+        self.open_or_tell(key, FlowState::Udp { answered: false }, passing)
     }
 
-    fn judge_echo_request(
-        &mut self,
-        key: FlowKey,
-        sender: Side,
-        peer: &PeerView<'_>,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        if let Some(flow) = self.live(&key, peer, now)? {
-            flow.touch(FlowState::Echo, now);
+    fn judge_echo_request(&mut self, key: FlowKey, passing: Passing<'_>) -> Result<(), DropReason> {
+        if let Some(flow) = self.live(&key, passing.peer, passing.now)? {
+            flow.passed(FlowState::Echo, passing);
             return Ok(());
         }
-        self.open(key, sender, FlowState::Echo, peer, now)
+        self.open_or_tell(key, FlowState::Echo, passing)
     }
 
     fn judge_error(
@@ -300,13 +358,35 @@ impl Filter {
         let Flow { epoch, originator, .. } = *self.flows.at(at);
         if epoch != self.epoch {
             let opening = opening(self.role, key, originator);
-            let Ok(rule) = self.decide(&opening, peer.classes) else {
-                self.flows.remove(key);
-                return Err(DropReason::FlowCut);
-            };
-            self.flows.at(at).allowed_again(rule, self.epoch);
+            match self.decide(&opening, peer.classes) {
+                Ok(rule) => self.flows.at(at).allowed_again(rule, self.epoch),
+                Err((_, rule)) => {
+                    if let Some(flow) = self.flows.remove(key) {
+                        let judgement = self.judgement(rule, None);
+                        self.log.ended(&flow, FlowEnd::Policy, Some(judgement));
+                    }
+                    return Err(DropReason::FlowCut);
+                }
+            }
         }
         Ok(Some(self.flows.at(at)))
+    }
+
+    /// Opens a flow from whoever sends, and tells of it if it is refused.
+    fn open_or_tell(
+        &mut self,
+        key: FlowKey,
+        state: FlowState,
+        passing: Passing<'_>,
+    ) -> Result<(), DropReason> {
+        let Passing { sender, peer, now, .. } = passing;
+        self.open(key, sender, state, passing).map_err(|Refusal { reason, rule }| {
+            if self.log.is_on() {
+                let judgement = self.judgement(rule, self.trial(&key, sender, peer));
+                self.log.refused((key, sender), reason, judgement, peer.party, now);
+            }
+            reason
+        })
     }
 
     fn open(
@@ -314,14 +394,75 @@ impl Filter {
         key: FlowKey,
         originator: Side,
         state: FlowState,
-        peer: &PeerView<'_>,
-        now: Instant,
-    ) -> Result<(), DropReason> {
+        passing: Passing<'_>,
+    ) -> Result<(), Refusal> {
+        let Passing { sender, load, peer, now } = passing;
         let opening = opening(self.role, &key, originator);
-        let rule = self.decide(&opening, peer.classes).map_err(|(reason, _)| reason)?;
-        let flow = Flow::new(key, originator, rule, self.epoch, state, now);
-        self.flows.insert(flow, now).map_err(|_| DropReason::FlowTableFull)
+        let decided = self.decide(&opening, peer.classes);
+        let rule = decided.map_err(|(reason, rule)| Refusal { reason, rule })?;
+        let mut flow = Flow::new(key, originator, rule, self.epoch, state, now);
+        flow.count(sender, load);
+        if self.log.is_on() {
+            flow.number = self.log.number();
+        }
+        let Self { flows, log, .. } = self;
+        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        let gone = |flow: &Flow| log.ended(flow, expiry(flow), rules.judged(flow));
+        if flows.insert(flow, now, gone).is_err() {
+            return Err(Refusal { reason: DropReason::FlowTableFull, rule: Some(rule) });
+        }
+        if self.log.is_on() {
+            let judgement = self.judgement(Some(rule), self.trial(&key, originator, peer));
+            self.log.opened(&flow, judgement, peer.party);
+        }
+        Ok(())
     }
+
+    fn judgement(&self, rule: Option<u32>, trial: Option<Option<Decision>>) -> Judgement {
+        Judgement { rules: Arc::clone(&self.rules), rule, trial }
+    }
+
+    /// What the rules on trial say to a flow, if there are any.
+    fn trial(
+        &self,
+        key: &FlowKey,
+        originator: Side,
+        peer: &PeerView<'_>,
+    ) -> Option<Option<Decision>> {
+        let (_, rules) = self.rules.trial()?;
+        Some(rules.decide(&opening(self.role, key, originator), peer.classes))
+    }
+}
+
+/// The rules in force, and the epochs in which a flow can have been judged by them.
+struct RulesInForce<'a> {
+    rules: &'a Arc<RuleTable>,
+    since: u32,
+    epoch: u32,
+}
+
+impl RulesInForce<'_> {
+    /// The judgement that allowed a flow, if these rules made it.
+    fn judged(&self, flow: &Flow) -> Option<Judgement> {
+        // Epochs wrap, so ages are compared.
+        let age = self.epoch.wrapping_sub(flow.epoch);
+        let theirs = age <= self.epoch.wrapping_sub(self.since);
+        let rules = Arc::clone(self.rules);
+        theirs.then_some(Judgement { rules, rule: Some(flow.rule), trial: None })
+    }
+}
+
+impl Flow {
+    /// A packet of it passed.
+    fn passed(&mut self, state: FlowState, passing: Passing<'_>) {
+        self.count(passing.sender, passing.load);
+        self.touch(state, passing.now);
+    }
+}
+
+/// Why a flow that expired is over.
+fn expiry(flow: &Flow) -> FlowEnd {
+    if flow.is_closed() { FlowEnd::Closed } else { FlowEnd::Idle }
 }
 
 /// The flow in the words of rules, if this end opened it.

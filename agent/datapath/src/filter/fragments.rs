@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::DropReason;
-use super::flow_key::Direction;
+use super::flow_key::{Direction, FlowKey};
 use crate::packet::{Address, Fragment};
 
 /// Parts of one packet leave their sender together; a wait longer than this is a loss.
@@ -36,6 +36,8 @@ pub struct FragmentKey {
 /// A packet of which the first fragment passed.
 #[derive(Debug)]
 struct Passed {
+    /// The flow that its first fragment belongs to.
+    flow: FlowKey,
     epoch: u32,
     expires_at: Instant,
     /// Parts seen, as disjoint (first byte, one past the last) in ascending order.
@@ -65,7 +67,7 @@ impl FragmentTable {
         places * (size_of::<(FragmentKey, Passed)>() + 1) + 16
     }
 
-    /// A first fragment passed the filter under `epoch`: its later ones may follow.
+    /// A first fragment of `flow` passed the filter under `epoch`: its later ones may follow.
     ///
     /// # Errors
     /// Its packet is under way already, or the table is full; then it must be dropped after all.
@@ -73,7 +75,7 @@ impl FragmentTable {
         &mut self,
         key: FragmentKey,
         part: &Fragment,
-        epoch: u32,
+        (flow, epoch): (FlowKey, u32),
         now: Instant,
     ) -> Result<(), DropReason> {
         if let Some(held) = self.packets.get(&key) {
@@ -90,11 +92,12 @@ impl FragmentTable {
         let mut pieces = [(0, 0); PIECES_MAX];
         pieces[0] = (part.offset_bytes, part.end_bytes);
         let expires_at = now + LIFETIME;
-        self.packets.insert(key, Passed { epoch, expires_at, pieces, used: 1, end_bytes: None });
+        let passed = Passed { flow, epoch, expires_at, pieces, used: 1, end_bytes: None };
+        self.packets.insert(key, passed);
         Ok(())
     }
 
-    /// Judges a later fragment by its first one.
+    /// Judges a later fragment by its first one; the flow that it belongs to.
     ///
     /// # Errors
     /// No first fragment passed under this `epoch` of late, or the part overlaps another.
@@ -104,12 +107,12 @@ impl FragmentTable {
         part: &Fragment,
         epoch: u32,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<FlowKey, DropReason> {
         let held = self.packets.get_mut(key).filter(|held| held.expires_at > now);
         let held = held.ok_or(DropReason::FragmentWithoutFirst)?;
         let fits = held.epoch == epoch;
         let outcome = match fits {
-            true => held.add(part),
+            true => held.add(part).map(|()| held.flow),
             false => Err(DropReason::FlowCut),
         };
         if outcome.is_err() {
@@ -185,7 +188,9 @@ impl Passed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::start;
+    use crate::filter::flow_key::Conversation;
+    use crate::packet;
+    use crate::testing::{packet, start, udp};
 
     fn key(id: u32) -> FragmentKey {
         let source = Address::v4([10, 0, 0, 1]);
@@ -197,9 +202,15 @@ mod tests {
         Fragment { id: 1, offset_bytes, end_bytes, more }
     }
 
+    fn flow() -> FlowKey {
+        let bytes = packet("10.0.0.1", "10.0.0.2", &udp(1, 2, 1));
+        let packet = packet::parse(&bytes).unwrap();
+        FlowKey::new(Direction::OutOfTunnel, 0, &packet, Conversation::Udp(1, 2))
+    }
+
     fn opened(now: Instant) -> FragmentTable {
         let mut table = FragmentTable::new(2);
-        table.open(key(1), &part(0, 1000, true), 1, now).unwrap();
+        table.open(key(1), &part(0, 1000, true), (flow(), 1), now).unwrap();
         table
     }
 
@@ -211,7 +222,7 @@ mod tests {
         table.follow(&key(1), &part(1000, 2000, true), 1, now).unwrap();
         table.follow(&key(1), &part(2000, 3000, true), 1, now).unwrap();
         // It is through, so its identification may be used again.
-        table.open(key(1), &part(0, 1000, true), 1, now).unwrap();
+        table.open(key(1), &part(0, 1000, true), (flow(), 1), now).unwrap();
     }
 
     #[test]
@@ -257,9 +268,9 @@ mod tests {
     fn the_table_is_bounded_and_makes_room_when_packets_expire() {
         let now = start();
         let mut table = opened(now);
-        table.open(key(2), &part(0, 8, true), 1, now).unwrap();
-        let full = table.open(key(3), &part(0, 8, true), 1, now);
+        table.open(key(2), &part(0, 8, true), (flow(), 1), now).unwrap();
+        let full = table.open(key(3), &part(0, 8, true), (flow(), 1), now);
         assert_eq!(full, Err(DropReason::FragmentTableFull));
-        table.open(key(3), &part(0, 8, true), 1, now + LIFETIME).unwrap();
+        table.open(key(3), &part(0, 8, true), (flow(), 1), now + LIFETIME).unwrap();
     }
 }

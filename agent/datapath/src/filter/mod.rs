@@ -6,15 +6,19 @@
 
 mod drop_reason;
 mod engine;
+mod flow_event;
 mod flow_index;
 mod flow_key;
+mod flow_log;
 mod flow_table;
 mod fragments;
 mod rule_table;
 mod tcp_state;
+mod told;
 
 pub use drop_reason::DropReason;
 pub use engine::{Filter, PeerView, Verdict};
+pub use flow_event::{FlowEnd, FlowEvent, Happening, Judgement, Party};
 pub use flow_key::{Direction, FlowKey, PEERS_MAX, Side};
 pub use flow_table::{Flow, FlowSlot, FlowState, FlowTable, FlowTableFull};
 pub use fragments::{FragmentKey, FragmentTable};

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::fast::RandomState;
 use partywall_proto::ids::RuleId;
 use partywall_proto::nets::{PortRange, Protocol};
+use partywall_proto::overlay::{Observed, PolicyStamp};
 use partywall_proto::rules::{Action, ClassId, Match, Opener, Rule};
 
 use crate::packet::{Address, Family};
@@ -19,6 +20,15 @@ pub struct RuleTable {
     rules: Vec<(RuleId, Action)>,
     lengths: HashMap<Scope, Vec<u8>, RandomState>,
     buckets: HashMap<BucketKey, Bucket, RandomState>,
+    policy: Option<u64>,
+    trial: Option<Box<Trial>>,
+}
+
+/// Rules that are asked and not obeyed.
+#[derive(Debug)]
+struct Trial {
+    version: u64,
+    rules: RuleTable,
 }
 
 /// What a flow's first packet wants, in the words of rules.
@@ -86,6 +96,25 @@ impl RuleTable {
             }
         }
         table
+    }
+
+    /// The rules of a config, with what it says of their policy and of the one on trial.
+    pub fn of(rules: &[Rule], policy: Option<PolicyStamp>, observed: Option<&Observed>) -> Self {
+        let trial = observed.map(|observed| {
+            let rules = Self::compile(&observed.rules);
+            Box::new(Trial { version: observed.version, rules })
+        });
+        Self { policy: policy.map(|policy| policy.version), trial, ..Self::compile(rules) }
+    }
+
+    /// The policy version that the rules come from, if it is known.
+    pub fn policy(&self) -> Option<u64> {
+        self.policy
+    }
+
+    /// The policy version on trial, if there is one, and its rules.
+    pub fn trial(&self) -> Option<(u64, &RuleTable)> {
+        self.trial.as_deref().map(|trial| (trial.version, &trial.rules))
     }
 
     /// The rule that decides on `opening` towards or from a device of these classes; none means drop.

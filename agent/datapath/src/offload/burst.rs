@@ -4,6 +4,8 @@
 //! over the payload of the segment before, which has been sealed by then. So a segment must be used
 //! before the next one is asked for, which the borrow sees to.
 
+use partywall_proto::flows::Traffic;
+
 use super::layout::{HEADERS_MAX_BYTES, Layout, Upper, write_length};
 use super::vnet::{Kind, VNET_HEADER_BYTES, VnetHeader};
 use crate::packet::checksum::Sum;
@@ -92,6 +94,15 @@ impl<'a> Burst<'a> {
             Rest::Single => 1,
             Rest::Segments(segments) => segments.remaining(self.bytes.len()),
         }
+    }
+
+    /// What its packets are in all, where they come as more than one.
+    pub(crate) fn load(&self) -> Option<Traffic> {
+        let Rest::Segments(segments) = &self.rest else { return None };
+        let packets = segments.remaining(self.bytes.len());
+        // Each has the headers that the whole has once.
+        let bytes = self.bytes.len() + (packets - 1) * segments.layout.payload;
+        Some(Traffic { packets: packets as u64, bytes: bytes as u64 })
     }
 
     /// The next packet, complete with checksums; none after the last.

@@ -106,10 +106,15 @@ fn taken_apart(mut write: Vec<u8>) -> Vec<Vec<u8>> {
     let mut burst = Burst::read(&mut write).unwrap();
     let mut packets = Vec::new();
     let expected = burst.remaining();
+    let load = burst.load();
     while let Some(packet) = burst.next_packet() {
         packets.push(packet.to_vec());
     }
     assert_eq!(packets.len(), expected);
+    if let Some(load) = load {
+        let bytes = packets.iter().map(Vec::len).sum::<usize>();
+        assert_eq!((load.packets, load.bytes), (expected as u64, bytes as u64));
+    }
     packets
 }
 

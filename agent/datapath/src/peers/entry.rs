@@ -3,12 +3,13 @@
 //! Where it is changes only by what it has authenticated.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use partywall_proto::overlay::Peer;
 
 use crate::counters::Traffic;
-use crate::filter::PeerView;
+use crate::filter::{Party, PeerView};
 use crate::tunnel::Tunnel;
 
 /// One other end.
@@ -18,6 +19,8 @@ pub(crate) struct PeerEntry {
     pub(crate) number: u32,
     /// As the config has it.
     pub(crate) config: Peer,
+    /// Who it is, as events of its flows have it.
+    party: Arc<Party>,
     /// Its WireGuard state.
     pub(crate) tunnel: Tunnel,
     /// Where datagrams go: where it was last heard, or else where it is called.
@@ -39,6 +42,7 @@ impl PeerEntry {
         Self {
             number,
             config: peer.clone(),
+            party: party(peer),
             tunnel,
             endpoint: peer.endpoints.first().copied(),
             connected_at: None,
@@ -52,7 +56,22 @@ impl PeerEntry {
     /// What the filter needs to know.
     pub(crate) fn view(&self) -> PeerView<'_> {
         let classes = &self.config.classes;
-        PeerView { number: self.number, classes, connected_at: self.connected_at }
+        PeerView {
+            number: self.number,
+            classes,
+            connected_at: self.connected_at,
+            party: &self.party,
+        }
+    }
+
+    /// Brings the config up to date; the one before.
+    pub(super) fn set_config(&mut self, peer: &Peer) -> Peer {
+        let before = std::mem::replace(&mut self.config, peer.clone());
+        let party = party(peer);
+        if *self.party != *party {
+            self.party = party;
+        }
+        before
     }
 
     /// It was heard at `from`, beyond doubt: that is where it is now (WireGuard paper §2.1).
@@ -90,4 +109,9 @@ impl PeerEntry {
             && self.config.preshared_key == peer.preshared_key
             && self.config.keepalive_s == peer.keepalive_s
     }
+}
+
+fn party(peer: &Peer) -> Arc<Party> {
+    let session = peer.session.as_ref().map(|session| session.id.clone());
+    Arc::new(Party { agent: peer.agent.clone(), session })
 }

@@ -206,7 +206,7 @@ impl Shard {
         if entry.note_connection(now) {
             // Judged once more: rules may have changed while they waited.
             for packet in self.waiting.take(number) {
-                self.handle_packet(&packet, now, out);
+                self.handle_waited(&packet, now, out);
             }
         }
     }

@@ -42,10 +42,10 @@ pub use crate::settings::{Limits, PrivateKey, Role, Settings};
 
 use calls::Repetition;
 use deadlines::Deadlines;
-use refusals::Refusals;
 use waiting::WaitingRoom;
 
-use crate::filter::{DropReason, Filter};
+use crate::filter::{DropReason, Filter, FlowEvent};
+use crate::pace::Pace;
 use crate::packet::{Address, PacketError};
 use crate::peers::Peers;
 use crate::tunnel::Identity;
@@ -70,7 +70,8 @@ pub struct Shard {
     begun_at: Instant,
     sweep_at: Instant,
     waiting: WaitingRoom,
-    refusals: Refusals,
+    /// Of what this machine's programs are told.
+    refusals: Pace,
 }
 
 /// What of the config concerns all peers.
@@ -99,9 +100,20 @@ impl Shard {
             begun_at: now,
             sweep_at: now,
             waiting: WaitingRoom::default(),
-            refusals: Refusals::new(now),
+            refusals: refusals::pace(),
             settings,
         }
+    }
+
+    /// The next event of a flow, oldest first; a gateway's filter alone tells any. Ask until there is
+    /// none, soon: there is room for [`Limits::flow_events`], and what finds none is dropped.
+    pub fn poll_flow_event(&mut self) -> Option<FlowEvent> {
+        self.filter.poll_event()
+    }
+
+    /// Events of flows that were dropped for want of room since the shard was made.
+    pub fn flow_events_lost(&self) -> u64 {
+        self.filter.events_lost()
     }
 
     /// What was counted since the shard was made.

@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use partywall_proto::flows::Traffic;
+
 use super::{Outbox, PACKET_MAX_BYTES, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::offload::Burst;
@@ -15,9 +17,16 @@ use crate::tunnel::{OVERHEAD_BYTES, padded_bytes};
 impl Shard {
     /// Takes a packet from the TUN.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant, out: &mut Outbox) {
-        if let Err(reason) = self.send(packet, now, out) {
+        if let Err(reason) = self.send(packet, None, now, out) {
             self.counters.drop(reason);
             self.tell_sender(packet, reason, now, out);
+        }
+    }
+
+    /// Takes a packet that has waited. Its flow counted it when it came.
+    pub(super) fn handle_waited(&mut self, packet: &[u8], now: Instant, out: &mut Outbox) {
+        if let Err(reason) = self.send(packet, Some(Traffic::default()), now, out) {
+            self.counters.drop(reason);
         }
     }
 
@@ -31,7 +40,7 @@ impl Shard {
         mut flush: impl FnMut(&mut Outbox),
     ) {
         let packets = burst.remaining();
-        let path = match self.path(burst.whole(), now) {
+        let path = match self.path(burst.whole(), burst.load(), now) {
             Ok(path) => path,
             Err(reason) => {
                 (0..packets).for_each(|_| self.counters.drop(reason));
@@ -51,16 +60,29 @@ impl Shard {
         }
     }
 
-    fn send(&mut self, bytes: &[u8], now: Instant, out: &mut Outbox) -> Result<(), DropReason> {
-        let path = self.path(bytes, now)?;
+    fn send(
+        &mut self,
+        bytes: &[u8],
+        load: Option<Traffic>,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let path = self.path(bytes, load, now)?;
         self.send_along(&path, &bytes[..path.bytes], now, out)
     }
 
-    /// Judges a packet, or a burst as one, and finds its way.
-    fn path(&mut self, bytes: &[u8], now: Instant) -> Result<Path, DropReason> {
+    /// Judges a packet, or a burst as one, and finds its way. Its flow counts `load`, or else the one
+    /// packet.
+    fn path(
+        &mut self,
+        bytes: &[u8],
+        load: Option<Traffic>,
+        now: Instant,
+    ) -> Result<Path, DropReason> {
         let mtu = self.frame.as_ref().ok_or(DropReason::NoConfig)?.mtu;
         let packet = packet::parse(bytes).map_err(unreadable)?;
-        let number = self.judge_outer(&packet, now)?;
+        let one = || Traffic { packets: 1, bytes: packet.bytes.len() as u64 };
+        let number = self.judge_outer(&packet, load.unwrap_or_else(one), now)?;
         let entry = self.peers.at(number).ok_or(DropReason::NoRoute)?;
         let endpoint = entry.endpoint.ok_or(DropReason::NoEndpoint)?;
         Ok(Path { number, endpoint, mtu, ecn: Ecn::of(bytes), bytes: packet.bytes.len() })
@@ -85,7 +107,12 @@ impl Shard {
     }
 
     /// Judges a packet from the TUN; the peer that it goes to.
-    fn judge_outer(&mut self, packet: &Packet<'_>, now: Instant) -> Result<u32, DropReason> {
+    fn judge_outer(
+        &mut self,
+        packet: &Packet<'_>,
+        load: Traffic,
+        now: Instant,
+    ) -> Result<u32, DropReason> {
         check_travel(packet.source, packet.destination)?;
         if self.settings.role == Role::Device {
             let frame = self.frame.as_ref().ok_or(DropReason::NoConfig)?;
@@ -95,7 +122,8 @@ impl Shard {
         }
         let number = self.peers.by_address(packet.destination).ok_or(DropReason::NoRoute)?;
         let entry = self.peers.at(number).ok_or(DropReason::OtherShard)?;
-        match self.filter.verdict(Direction::IntoTunnel, packet, &entry.view(), now) {
+        let view = entry.view();
+        match self.filter.verdict_for(load, Direction::IntoTunnel, packet, &view, now) {
             Verdict::Pass => Ok(number),
             Verdict::Drop(reason) => Err(reason),
         }

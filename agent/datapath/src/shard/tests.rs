@@ -3,6 +3,7 @@
 mod bursts;
 mod drops;
 mod floods;
+mod flows;
 mod lab;
 mod memory;
 mod promises;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use partywall_datapath::RuleTable;
-use partywall_datapath::filter::{Direction, Filter, PeerView, Verdict};
+use partywall_datapath::filter::{Direction, Filter, Party, PeerView, Verdict};
 use partywall_datapath::packet::{self, Packet};
 use partywall_datapath::shard::{Limits, Outbox, Role};
 use partywall_proto::nets::Protocol;
@@ -152,6 +152,7 @@ impl Case {
 /// A gateway's filter, and the device whose packets it judges.
 struct Judge {
     filter: Filter,
+    party: Arc<Party>,
     now: Instant,
 }
 
@@ -160,12 +161,14 @@ impl Judge {
         let limits = Limits { flows_per_peer: 2 * FLOWS, ..Limits::for_role(Role::Gateway) };
         let mut filter = Filter::new(Role::Gateway, &limits);
         filter.set_rules(Arc::new(RuleTable::compile(&config::rules(count)?)));
-        Ok(Self { filter, now: Instant::now() })
+        let party = Arc::new(Party { agent: "device/desk-1".parse()?, session: None });
+        Ok(Self { filter, party, now: Instant::now() })
     }
 
     /// Judges packets of the device; how many pass.
     fn passing(&mut self, direction: Direction, packets: &[Packet<'_>]) -> usize {
-        let peer = PeerView { number: 0, classes: &CLASSES, connected_at: Some(self.now) };
+        let (number, connected_at) = (0, Some(self.now));
+        let peer = PeerView { number, classes: &CLASSES, connected_at, party: &self.party };
         let mut pass =
             |packet| self.filter.verdict(direction, packet, &peer, self.now) == Verdict::Pass;
         packets.iter().filter(|packet| pass(packet)).count()
