@@ -4,6 +4,7 @@ pub mod app;
 pub mod ctl;
 pub mod daemon;
 pub mod domain;
+pub mod flows;
 pub mod http;
 pub mod pki;
 pub mod store;

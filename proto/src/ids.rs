@@ -111,6 +111,8 @@ names! {
     RuleId = "rule name";
     /// A session, drawn at random by the controller.
     SessionId = "session id";
+    /// A place where an organisation's flow records go. Unique within it.
+    SinkId = "sink name";
     /// An admin API token's public half, for lists and revocation.
     TokenId = "token id";
 }

@@ -46,11 +46,12 @@ const CONTROLLER: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("store", &["domain"]),
     ("pki", &[]),
-    ("app", &["domain", "store"]),
+    ("flows", &["domain", "pki"]),
+    ("app", &["domain", "store", "flows"]),
     ("background", &["app"]),
     ("http", &["app", "domain", "pki"]),
     ("console", &["app", "domain"]),
-    ("daemon", &["app", "http", "pki", "store"]),
+    ("daemon", &["app", "flows", "http", "pki", "store"]),
     ("ctl", &["pki"]),
 ];
 

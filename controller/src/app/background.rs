@@ -64,6 +64,9 @@ impl App {
             }
             self.commit(writer, change, None).await?;
         }
+        if let Some(flows) = self.inner.flows.get() {
+            flows.sweep(now);
+        }
         self.inner.distribution.renew(&self.state(), now);
         Ok(())
     }

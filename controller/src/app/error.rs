@@ -2,6 +2,7 @@
 
 use partywall_proto::problem::{Finding, Problem};
 
+use crate::flows::FlowsError;
 use crate::store::StoreError;
 
 /// Why the app did not do it. Nothing was changed.
@@ -55,6 +56,9 @@ pub enum AppError {
     /// The store did not take it.
     #[error("the controller cannot write its store")]
     Store(#[from] StoreError),
+    /// The flow records cannot be read.
+    #[error("the controller cannot read its flow records")]
+    Flows(#[source] FlowsError),
     /// What the store holds is not what this version writes.
     #[error("the store holds {key}, which this version cannot read")]
     Unreadable {
@@ -82,6 +86,7 @@ impl AppError {
             Self::AgentRefused(_) => (403, "agent-refused", "Agent refused"),
             Self::Unready(_) => (409, "unready", "Not possible as things stand"),
             Self::Store(_) => (503, "store", "Store unavailable"),
+            Self::Flows(_) => (503, "flows", "Flow records unavailable"),
             Self::Unreadable { .. } => (500, "unreadable", "Store unreadable"),
         };
         let mut detail = self.to_string();

@@ -15,6 +15,7 @@ mod distribution;
 mod draft;
 mod error;
 mod feed;
+mod flows;
 mod random;
 mod records;
 mod resources;
@@ -26,7 +27,7 @@ mod stock;
 mod testing;
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,13 +37,16 @@ use tracing::{error, warn};
 
 use self::change::Change;
 use self::distribution::{Distribution, all_applied, all_concerned};
+use self::flows::EndedSessions;
 use self::state::State;
-use crate::store::{Store, StoreError};
+use crate::flows::Flows;
+use crate::store::{Store, StoreError, Write};
 
 pub use self::clock::{Clock, ManualClock, SystemClock};
 pub use self::distribution::AgentStatus;
 pub use self::error::AppError;
 pub use self::feed::{AgentFeed, Welcome};
+pub use crate::domain::flow_filter::FlowFilter;
 pub use crate::domain::group_key::GroupKey;
 pub use crate::domain::principal::Principal;
 pub use crate::domain::resource::Resource;
@@ -77,6 +81,9 @@ struct Inner {
     hashing: Semaphore,
     /// Users whose sign-in is being checked: one guess at a time, or the growing delay means nothing.
     signing_in: Mutex<HashSet<UserId>>,
+    /// Where flow records go; nowhere until [`App::keep_flows`].
+    flows: OnceLock<Flows>,
+    ended: Mutex<EndedSessions>,
     /// Something may be due sooner than the background task thinks.
     due: Notify,
 }
@@ -110,6 +117,8 @@ impl App {
             distribution: Distribution::default(),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             signing_in: Mutex::default(),
+            flows: OnceLock::new(),
+            ended: Mutex::default(),
             due: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -160,6 +169,7 @@ impl App {
         let revision = self.inner.store.transact(transaction).await.inspect_err(|failure| {
             warn!(%failure, "the store did not take a change");
         })?;
+        self.remember_ended_sessions(&writes);
         {
             let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
             for write in &writes {
@@ -174,6 +184,11 @@ impl App {
             all_concerned(&state, keys.iter().map(AsRef::as_ref), &mut agents);
             if segments_change {
                 self.inner.distribution.welcome_all(&state);
+            }
+            if let Some(flows) = self.inner.flows.get()
+                && keys.iter().any(|key| key.starts_with("resource/flow-settings/"))
+            {
+                flows.configure(state.catalogue.flow_settings.values().map(|it| &it.spec));
             }
             let first = agents.iter().filter(|agent| Some(*agent) != last.as_ref());
             let awaited = self.inner.distribution.refresh(&state, first, self.now());
@@ -190,6 +205,19 @@ impl App {
             self.inner.distribution.refresh(&self.state(), [&last], self.now());
         }
         Ok(revision)
+    }
+
+    /// The records of a session's last flows come after its end.
+    fn remember_ended_sessions(&self, writes: &[Write]) {
+        let state = self.state();
+        let mut ended = self.inner.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        for write in writes.iter().filter(|write| write.value.is_none()) {
+            let key = String::from_utf8_lossy(&write.key);
+            let id = key.strip_prefix("session/").and_then(|id| id.parse().ok());
+            if let Some(session) = id.and_then(|id| state.sessions.get(&id)) {
+                ended.add(session);
+            }
+        }
     }
 
     /// Records that `principal` was refused, where `result` says so.

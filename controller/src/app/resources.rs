@@ -61,6 +61,7 @@ impl App {
             groups: readable(all, principal),
             users: readable(all, principal),
             policies: readable(all, principal),
+            flow_settings: readable(all, principal),
         })
     }
 
@@ -168,8 +169,17 @@ impl App {
 
 /// The order is that of the report; checks look at the whole.
 fn fill(draft: &mut Draft<'_>, manifest: Manifest) -> Result<()> {
-    let Manifest { organisations, buildings, segments, gateways, devices, groups, users, policies } =
-        manifest;
+    let Manifest {
+        organisations,
+        buildings,
+        segments,
+        gateways,
+        devices,
+        groups,
+        users,
+        policies,
+        flow_settings,
+    } = manifest;
     fn each<K: Resource>(draft: &mut Draft<'_>, specs: Vec<K>) -> Result<()> {
         specs.into_iter().try_for_each(|spec| draft.set(spec))
     }
@@ -180,7 +190,8 @@ fn fill(draft: &mut Draft<'_>, manifest: Manifest) -> Result<()> {
     each(draft, devices)?;
     each(draft, groups)?;
     each(draft, users)?;
-    each(draft, policies)
+    each(draft, policies)?;
+    each(draft, flow_settings)
 }
 
 fn readable<K: Resource>(all: &Catalogue, principal: &Principal) -> Vec<K> {

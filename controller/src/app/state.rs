@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use partywall_proto::admin::{
-    BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
-    UserSpec, Versioned,
+    BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec,
+    PolicySpec, SegmentSpec, UserSpec, Versioned,
 };
 use partywall_proto::ids::{
     AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
@@ -148,6 +148,7 @@ impl State {
                 set::<GroupSpec>(all, key, value, revision)
             }
             UserSpec::KIND => set::<UserSpec>(all, parse(name)?, value, revision),
+            FlowSettingsSpec::KIND => set::<FlowSettingsSpec>(all, parse(name)?, value, revision),
             PolicySpec::KIND => {
                 let organisation: OrganisationId = parse(name)?;
                 let before = all.policies.get(&organisation);

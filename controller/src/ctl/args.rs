@@ -11,6 +11,7 @@ use partywall_proto::ids::{
 use partywall_proto::keys::Secret;
 
 use super::CtlError;
+use super::flows::{FlowsArguments, FlowsVerb};
 use super::resource_path::ResourcePath;
 
 /// Partywall's admin command line.
@@ -111,6 +112,16 @@ pub(super) enum Verb {
         /// Where to
         #[arg(long)]
         segment: SegmentId,
+    },
+    /// Show your organisation's flow records: who reached what, and what was refused
+    #[command(args_conflicts_with_subcommands = true)]
+    Flows {
+        /// `status` shows what was kept and dropped.
+        #[command(subcommand)]
+        verb: Option<FlowsVerb>,
+        /// Which ones.
+        #[command(flatten)]
+        asked: FlowsArguments,
     },
     /// Show the audit trail, or verify it
     #[command(args_conflicts_with_subcommands = true)]

@@ -88,8 +88,17 @@ fn text_of(path: &Path) -> Result<(String, String), CtlError> {
 }
 
 fn merge(whole: &mut Manifest, part: Manifest) {
-    let Manifest { organisations, buildings, segments, gateways, devices, groups, users, policies } =
-        part;
+    let Manifest {
+        organisations,
+        buildings,
+        segments,
+        gateways,
+        devices,
+        groups,
+        users,
+        policies,
+        flow_settings,
+    } = part;
     whole.organisations.extend(organisations);
     whole.buildings.extend(buildings);
     whole.segments.extend(segments);
@@ -98,11 +107,21 @@ fn merge(whole: &mut Manifest, part: Manifest) {
     whole.groups.extend(groups);
     whole.users.extend(users);
     whole.policies.extend(policies);
+    whole.flow_settings.extend(flow_settings);
 }
 
 fn resources(manifest: &Manifest) -> Vec<String> {
-    let Manifest { organisations, buildings, segments, gateways, devices, groups, users, policies } =
-        manifest;
+    let Manifest {
+        organisations,
+        buildings,
+        segments,
+        gateways,
+        devices,
+        groups,
+        users,
+        policies,
+        flow_settings,
+    } = manifest;
     let mut paths = Vec::new();
     paths.extend(organisations.iter().map(|spec| format!("organisations/{}", spec.name)));
     paths.extend(buildings.iter().map(|spec| format!("buildings/{}", spec.name)));
@@ -114,6 +133,10 @@ fn resources(manifest: &Manifest) -> Vec<String> {
     };
     paths.extend(groups.iter().map(group));
     paths.extend(users.iter().map(|spec| format!("users/{}", spec.name)));
+    let settings = |spec: &partywall_proto::admin::FlowSettingsSpec| {
+        format!("organisations/{}/flow-settings", spec.organisation)
+    };
+    paths.extend(flow_settings.iter().map(settings));
     paths.extend(policies.iter().map(|spec| format!("policies/{}", spec.organisation)));
     paths
 }

@@ -7,6 +7,7 @@ mod access;
 mod args;
 mod client;
 mod diff;
+mod flows;
 mod manifest_file;
 mod prompt;
 mod resource_path;
@@ -21,6 +22,7 @@ use partywall_proto::problem::Problem;
 pub use args::Arguments;
 use args::{AuditVerb, TokenVerb, Verb};
 use client::Client;
+use flows::FlowsVerb;
 
 /// Why a verb did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +96,10 @@ pub async fn run(arguments: Arguments, out: &mut (dyn Write + Send)) -> Result<(
         }
         Verb::StockConfig { device, segment } => {
             access::stock_config(&client, &device, &segment, json, out).await
+        }
+        Verb::Flows { verb: None, asked } => flows::list(&client, &asked, json, out).await,
+        Verb::Flows { verb: Some(FlowsVerb::Status), asked: _ } => {
+            flows::status(&client, json, out).await
         }
         Verb::Audit { verb: None, chain } => {
             setup::audit(&client, chain.as_deref(), json, out).await

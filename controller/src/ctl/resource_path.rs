@@ -33,6 +33,9 @@ impl FromStr for ResourcePath {
         }
         let parts = match words[..] {
             ["groups", organisation, name] => vec!["organisations", organisation, "groups", name],
+            ["flow-settings", organisation] => {
+                vec!["organisations", organisation, "flow-settings"]
+            }
             [
                 kind @ ("organisations" | "buildings" | "segments" | "gateways" | "devices"
                 | "users" | "policies"),

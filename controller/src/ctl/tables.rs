@@ -1,7 +1,12 @@
 //! Lists as tables, for people.
 
+use std::net::SocketAddr;
+
 use comfy_table::{ContentArrangement, Table, presets};
-use partywall_proto::admin::{AuditRecord, AuditVerdict, SessionView, Token, TokenRole};
+use partywall_proto::admin::{
+    AuditRecord, AuditVerdict, FlowStatus, SessionView, StoredFlow, Token, TokenRole,
+};
+use partywall_proto::rules::Opener;
 
 pub(super) fn sessions(sessions: &[SessionView]) -> Table {
     let rows = sessions.iter().map(|session| {
@@ -62,6 +67,66 @@ pub(super) fn verdicts(verdicts: &[AuditVerdict]) -> Table {
         ]
     });
     table(&["CHAIN", "RECORDS", "VERDICT", "HEAD"], rows)
+}
+
+pub(super) fn flows(flows: &[StoredFlow]) -> Table {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let rows = flows.iter().map(|stored| {
+        let flow = &stored.flow;
+        let device = SocketAddr::new(flow.device_address, flow.device_port).to_string();
+        let network = SocketAddr::new(flow.network_address, flow.network_port).to_string();
+        let (from, to) = match flow.opener {
+            Opener::Device => (device, network),
+            Opener::Network => (network, device),
+        };
+        vec![
+            flow.at.to_string(),
+            flow.event.to_string(),
+            text(stored.user.as_ref().map(ToString::to_string)),
+            flow.device.to_string(),
+            text(stored.building.as_ref().map(ToString::to_string)),
+            format!("{}/{from}", flow.protocol),
+            to,
+            text(flow.rule.as_ref().map(ToString::to_string)),
+            text(flow.policy.map(|version| version.to_string())),
+            text(flow.reason.clone()),
+            flow.to_network.bytes.to_string(),
+            flow.to_device.bytes.to_string(),
+        ]
+    });
+    table(
+        &[
+            "TIME",
+            "EVENT",
+            "USER",
+            "DEVICE",
+            "BUILDING",
+            "FROM",
+            "TO",
+            "RULE",
+            "POLICY",
+            "REASON",
+            "BYTES-OUT",
+            "BYTES-IN",
+        ],
+        rows,
+    )
+}
+
+pub(super) fn flow_status(status: &FlowStatus) -> Table {
+    let row = |place: &str, took: u64, dropped: u64, remark: String| {
+        vec![place.to_owned(), took.to_string(), dropped.to_string(), remark]
+    };
+    let used = format!("{} of {} bytes", status.bytes, status.budget_bytes);
+    let mut rows = vec![
+        row("gateways", status.received, status.lost_at_gateways, "-".to_owned()),
+        row("controller", status.stored, status.dropped, used),
+    ];
+    rows.extend(status.sinks.iter().map(|sink| {
+        let trouble = sink.trouble.clone().unwrap_or_else(|| "ok".to_owned());
+        row(sink.name.as_str(), sink.sent, sink.dropped, trouble)
+    }));
+    table(&["PLACE", "TOOK", "DROPPED", "STATE"], rows.into_iter())
 }
 
 /// Columns apart by spaces alone: `awk` and `grep` read it as well as people do.

@@ -12,3 +12,5 @@ pub use serve::{ServeError, ServeRequest, serve};
 
 /// The store's directory within the data directory.
 const STORE_DIRECTORY: &str = "store";
+/// The flow records' directory within the data directory.
+const FLOWS_DIRECTORY: &str = "flows";

@@ -8,8 +8,9 @@ use std::time::Duration;
 use axum_server::tls_rustls::RustlsConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::STORE_DIRECTORY;
+use super::{FLOWS_DIRECTORY, STORE_DIRECTORY};
 use crate::app::{App, AppError, Clock as _, SystemClock};
+use crate::flows::{FlowLimits, Flows, FlowsError};
 use crate::http::{Server, ServerError, listeners_from_systemd};
 use crate::pki::{CA_FILE, PkiError, ServerIdentity, server_config};
 use crate::store::StoreError;
@@ -17,6 +18,9 @@ use crate::store::sled::SledStore;
 
 /// How often a running controller looks at its certificate's end.
 const IDENTITY_CHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Time for the last flow records to be written.
+const FLOWS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to run.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +37,9 @@ pub struct ServeRequest {
     /// The key of `--cert` in PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// Most disk space for the flow records of each organisation, in MiB; the oldest make room
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    pub flow_budget_mib: u64,
 }
 
 /// Why the controller does not run.
@@ -62,6 +69,9 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The flow records.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
     /// The app.
     #[error(transparent)]
     App(#[from] AppError),
@@ -90,6 +100,8 @@ pub async fn serve(request: &ServeRequest) -> Result<(), ServeError> {
     let identity = request.identity()?;
     let store = Arc::new(SledStore::open(&request.data.join(STORE_DIRECTORY))?);
     let app = App::open(store, Arc::new(SystemClock)).await?;
+    let flows = Flows::open(&request.data.join(FLOWS_DIRECTORY), request.flow_limits())?;
+    app.keep_flows(flows.clone());
     let server = Server::new(app.clone(), identity)?;
     let stop = server.stop_handle();
     let background = tokio::spawn(async move { app.run_background().await });
@@ -108,10 +120,17 @@ pub async fn serve(request: &ServeRequest) -> Result<(), ServeError> {
     for task in [background, renewal, signals] {
         task.abort();
     }
+    if tokio::time::timeout(FLOWS_TIMEOUT, flows.settle()).await.is_err() {
+        tracing::warn!("the last flow records were not written in time");
+    }
     Ok(ended?)
 }
 
 impl ServeRequest {
+    fn flow_limits(&self) -> FlowLimits {
+        FlowLimits { budget_bytes: self.flow_budget_mib << 20 }
+    }
+
     fn identity(&self) -> Result<ServerIdentity, PkiError> {
         let now = SystemClock.now();
         match (&self.cert, &self.key) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use partywall_proto::admin::{
-    BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
-    UserSpec, Versioned,
+    BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec,
+    PolicySpec, SegmentSpec, UserSpec, Versioned,
 };
 use partywall_proto::ids::{BuildingId, DeviceId, GatewayId, OrganisationId, SegmentId, UserId};
 
@@ -32,4 +32,6 @@ pub struct Catalogue {
     pub users: Table<UserId, UserSpec>,
     /// Who may reach what, one for each organisation.
     pub policies: Table<OrganisationId, PolicySpec>,
+    /// What is done with flow records.
+    pub flow_settings: Table<OrganisationId, FlowSettingsSpec>,
 }

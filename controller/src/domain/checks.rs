@@ -34,7 +34,7 @@ impl Findings {
         self.0.push(Finding::new(at.to_string(), detail.into()));
     }
 
-    fn range<T: PartialOrd + Display>(
+    pub(super) fn range<T: PartialOrd + Display>(
         &mut self,
         at: impl Display,
         value: &T,
@@ -60,6 +60,9 @@ impl Catalogue {
         self.check_people(&mut found);
         for policy in self.policies.values() {
             self.check_policy(&policy.spec, &mut found);
+        }
+        for settings in self.flow_settings.values() {
+            self.check_flow_settings(&settings.spec, &mut found);
         }
         found.0
     }

@@ -7,6 +7,8 @@ pub mod audit;
 pub mod authority;
 pub mod catalogue;
 mod checks;
+mod flow_checks;
+pub mod flow_filter;
 pub mod group_key;
 pub mod overlay;
 pub mod password;

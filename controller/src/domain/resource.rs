@@ -1,12 +1,12 @@
-//! What an admin can write, list and delete: one trait for the eight kinds.
+//! What an admin can write, list and delete: one trait for all kinds.
 //!
 //! A kind's word in paths, store keys, findings and the audit trail is the same: [`Resource::KIND`].
 
 use std::fmt::{Debug, Display};
 
 use partywall_proto::admin::{
-    BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, PolicySpec, SegmentSpec,
-    UserSpec,
+    BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec,
+    PolicySpec, SegmentSpec, UserSpec,
 };
 use partywall_proto::ids::{BuildingId, DeviceId, GatewayId, OrganisationId, SegmentId, UserId};
 use serde::Serialize;
@@ -97,5 +97,7 @@ resources! {
     UserSpec = "users", users, UserId, |it| it.name.clone(),
         |it, _all| Some(Scope::Organisation(it.name.organisation().clone()));
     PolicySpec = "policies", policies, OrganisationId, |it| it.organisation.clone(),
+        |it, _all| Some(Scope::Organisation(it.organisation.clone()));
+    FlowSettingsSpec = "flow-settings", flow_settings, OrganisationId, |it| it.organisation.clone(),
         |it, _all| Some(Scope::Organisation(it.organisation.clone()));
 }

@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 mod extract;
+mod flows;
 mod manifest;
 mod meta;
 mod problem;

@@ -19,9 +19,9 @@ use utoipa_axum::routes;
 
 use super::problem::{Refusal, no_such_method, no_such_route};
 use super::resources::{
-    buildings, devices, gateways, groups, organisations, policies, segments, users,
+    buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
-use super::{Edge, access, audit, manifest, meta, stream};
+use super::{Edge, access, audit, flows, manifest, meta, stream};
 
 /// Longest time from a request's head to its answer's; an apply of a building takes a fraction.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +71,10 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(users::read, users::write, users::remove))
         .routes(routes!(policies::list))
         .routes(routes!(policies::read, policies::write, policies::remove))
+        .routes(routes!(flow_settings::list))
+        .routes(routes!(flow_settings::read, flow_settings::write, flow_settings::remove))
+        .routes(routes!(flows::list))
+        .routes(routes!(flows::status))
         .routes(routes!(access::list_tokens, access::create_token))
         .routes(routes!(access::revoke_token))
         .routes(routes!(access::create_enrolment_code))

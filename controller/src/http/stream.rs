@@ -199,8 +199,11 @@ impl Stream {
             ClientMessage::Status { drops, live_peers, clock_skew_s } => {
                 app.agent_status(agent, drops, live_peers, clock_skew_s);
             }
-            // Records are not kept here, and nothing waits for them.
-            ClientMessage::Flows { .. } => {}
+            ClientMessage::Flows { records, lost } => {
+                app.flows_reported(agent, records, lost)
+                    .await
+                    .map_err(|error| End::Refused(Box::new(error.problem())))?;
+            }
             ClientMessage::SignIn { request, .. } | ClientMessage::SignOut { request }
                 if pending.is_some() =>
             {

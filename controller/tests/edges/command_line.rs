@@ -203,12 +203,12 @@ fn free_port() -> u16 {
 }
 
 /// A directory with everything of one controller.
-struct Place {
+pub(crate) struct Place {
     directory: tempfile::TempDir,
-    port: u16,
+    pub(crate) port: u16,
 }
 
-struct Serving(Child);
+pub(crate) struct Serving(pub(crate) Child);
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -223,7 +223,7 @@ impl Place {
         Self { directory: tempfile::tempdir().unwrap(), port: free_port() }
     }
 
-    fn initialised() -> Self {
+    pub(crate) fn initialised() -> Self {
         let place = Self::new();
         let address = format!("127.0.0.1:{}", place.port);
         let output = place.init(&["--address", &address, "--token-file", &place.text("token")]);
@@ -242,7 +242,7 @@ impl Place {
             .unwrap()
     }
 
-    fn serve(&self) -> Serving {
+    pub(crate) fn serve(&self) -> Serving {
         let child = Command::new(env!("CARGO_BIN_EXE_partywall-controller"))
             .args(["serve", "--data", &self.text("data")])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
@@ -273,14 +273,14 @@ impl Place {
     }
 
     /// Runs `partywallctl`, expects success and answers its standard output.
-    fn ctl(&self, token: &Path, arguments: &[&str]) -> String {
+    pub(crate) fn ctl(&self, token: &Path, arguments: &[&str]) -> String {
         let output = self.ctl_with(token, arguments, "");
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{arguments:?}: {error}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn ctl_with(&self, token: &Path, arguments: &[&str], input: &str) -> Output {
+    pub(crate) fn ctl_with(&self, token: &Path, arguments: &[&str], input: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_partywallctl"))
             .env("PARTYWALL_CONTROLLER", self.url())
             .env("PARTYWALL_CA", self.path("data/ca.pem"))
@@ -302,7 +302,7 @@ impl Place {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -310,7 +310,7 @@ impl Place {
         self.path(name).display().to_string()
     }
 
-    fn file(&self, name: &str, content: &str) -> String {
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
         std::fs::write(self.path(name), content).unwrap();
         self.text(name)
     }

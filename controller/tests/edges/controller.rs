@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 /// A running controller with its first administrator.
 pub(crate) struct Controller {
+    pub(crate) app: App,
     pub(crate) address: SocketAddr,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) directory: tempfile::TempDir,
@@ -51,7 +52,7 @@ impl Controller {
         let token =
             app.bootstrap("Old Town Hall", &address.to_string(), fingerprint).await.unwrap();
         let identity = ServerIdentity::from_directory(directory.path(), now).unwrap();
-        let server = Server::new(app, identity).unwrap().pinging_every(interval);
+        let server = Server::new(app.clone(), identity).unwrap().pinging_every(interval);
         let stop = server.stop_handle();
         tokio::spawn(server.run(vec![listener]));
         let authorities = pki::read_certificates(&directory.path().join(pki::CA_FILE)).unwrap();
@@ -61,7 +62,7 @@ impl Controller {
             .build()
             .unwrap();
         let facilities = token.secret.expose().to_owned();
-        Self { address, clock, directory, facilities, stop, http }
+        Self { app, address, clock, directory, facilities, stop, http }
     }
 
     /// A controller whose state is in memory.

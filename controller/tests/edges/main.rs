@@ -4,6 +4,7 @@
 mod api;
 mod command_line;
 mod controller;
+mod flows;
 mod openapi;
 mod stream;
 mod tls;

@@ -34,6 +34,9 @@ DELETE GET PUT /v1/devices/{device}
 GET /v1/devices/{device}/stock-config
 POST /v1/enrolment-codes
 GET /v1/export
+GET /v1/flow-settings
+GET /v1/flows
+GET /v1/flows/status
 GET /v1/gateways
 DELETE GET PUT /v1/gateways/{gateway}
 GET /v1/groups
@@ -41,6 +44,7 @@ GET /v1/health
 GET /v1/openapi.json
 GET /v1/organisations
 DELETE GET PUT /v1/organisations/{organisation}
+DELETE GET PUT /v1/organisations/{organisation}/flow-settings
 DELETE GET PUT /v1/organisations/{organisation}/groups/{group}
 GET /v1/policies
 DELETE GET PUT /v1/policies/{organisation}

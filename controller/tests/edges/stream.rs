@@ -1,6 +1,8 @@
 //! The agents' stream over real TLS, from the enrolment code to the cut session.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn from_the_code_to_the_cut_session() {
@@ -214,15 +216,20 @@ async fn a_session_for_a_stock_client_needs_both_proofs() {
 }
 
 /// An agent as the stream sees it: its keys and what it holds.
-struct Agent {
-    wire: Wire,
-    key: SigningKey,
+pub(crate) struct Agent {
+    pub(crate) wire: Wire,
+    pub(crate) key: SigningKey,
     segment_keys: BTreeMap<SegmentId, SegmentKey>,
     held: Option<OverlayConfig>,
 }
 
 impl Agent {
-    async fn enrol(controller: &Controller, token: &str, agent: &str, number: u8) -> Self {
+    pub(crate) async fn enrol(
+        controller: &Controller,
+        token: &str,
+        agent: &str,
+        number: u8,
+    ) -> Self {
         let code = enrolment_code(controller, token, agent).await;
         let enrolled = Self::enrol_with(controller, &code, number).await;
         assert_eq!(enrolled.1.to_string(), agent);
@@ -241,7 +248,7 @@ impl Agent {
         Self::welcomed(wire, key).await
     }
 
-    async fn hello(controller: &Controller, agent: &str, key: SigningKey) -> Self {
+    pub(crate) async fn hello(controller: &Controller, agent: &str, key: SigningKey) -> Self {
         let mut wire = Wire::open(controller).await;
         let challenge = wire.challenge().await;
         let hello = ClientMessage::Hello {
@@ -267,7 +274,7 @@ impl Agent {
     }
 
     /// The config after the next snapshot or delta, its signature checked.
-    async fn config(&mut self) -> OverlayConfig {
+    pub(crate) async fn config(&mut self) -> OverlayConfig {
         let ServerMessage::Config { envelope } = self.next().await else { panic!("no config") };
         let opened = self.segment_keys.values().find_map(|key| envelope.open(key).ok());
         let config = match opened.expect("a signature by a pinned key") {
@@ -288,7 +295,16 @@ impl Agent {
         self.wire.say(&ClientMessage::Applied { holding }).await;
     }
 
-    async fn sign_in(
+    /// The refusal that follows whatever is on its way already.
+    pub(crate) async fn refused_at_last(&mut self) -> Problem {
+        loop {
+            if let ServerMessage::Refused { request: None, problem } = self.next().await {
+                return problem;
+            }
+        }
+    }
+
+    pub(crate) async fn sign_in(
         &mut self,
         controller: &Controller,
         request: u32,
@@ -308,28 +324,31 @@ impl Agent {
     }
 }
 
-struct Wire {
+pub(crate) struct Wire {
     socket: WebSocketStream<TlsStream<TcpStream>>,
 }
 
 impl Wire {
     async fn open(controller: &Controller) -> Self {
-        let ca = controller.directory.path().join(pki::CA_FILE);
-        let config = pki::client_config(pki::read_certificates(&ca).unwrap()).unwrap();
-        let tcp = TcpStream::connect(controller.address).await.unwrap();
+        Self::open_at(controller.address, &controller.directory.path().join(pki::CA_FILE)).await
+    }
+
+    pub(crate) async fn open_at(address: SocketAddr, ca: &Path) -> Self {
+        let config = pki::client_config(pki::read_certificates(ca).unwrap()).unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        let url = format!("wss://{}{STREAM_PATH}", controller.address);
+        let url = format!("wss://{address}{STREAM_PATH}");
         let (socket, _) = tokio_tungstenite::client_async(url, tls).await.unwrap();
         Self { socket }
     }
 
-    async fn say(&mut self, message: &ClientMessage) {
+    pub(crate) async fn say(&mut self, message: &ClientMessage) {
         let text = serde_json::to_string(message).unwrap();
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
-    async fn next(&mut self) -> ServerMessage {
+    pub(crate) async fn next(&mut self) -> ServerMessage {
         loop {
             let frame = tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("silence");
             match frame.expect("the stream ended").unwrap() {
@@ -342,7 +361,7 @@ impl Wire {
         }
     }
 
-    async fn challenge(&mut self) -> String {
+    pub(crate) async fn challenge(&mut self) -> String {
         let message = self.next().await;
         let ServerMessage::Challenge { nonce, .. } = message else {
             panic!("the challenge comes first: {message:?}")
@@ -351,7 +370,7 @@ impl Wire {
     }
 
     /// A refusal of the connection itself, and its end.
-    async fn refused(&mut self) -> Problem {
+    pub(crate) async fn refused(&mut self) -> Problem {
         let ServerMessage::Refused { request: None, problem } = self.next().await else { panic!() };
         assert!(!problem.detail.is_empty());
         self.closed().await;
@@ -374,7 +393,12 @@ async fn enrolment_code(controller: &Controller, token: &str, agent: &str) -> En
     made["code"].as_str().unwrap().parse().unwrap()
 }
 
-fn enrolment(code: &EnrolmentCode, nonce: &str, key: &SigningKey, number: u8) -> ClientMessage {
+pub(crate) fn enrolment(
+    code: &EnrolmentCode,
+    nonce: &str,
+    key: &SigningKey,
+    number: u8,
+) -> ClientMessage {
     ClientMessage::Enrol {
         token: Secret::from(data_encoding::BASE64.encode(code.token())),
         proof: IdentityProof::sign(nonce, key),

@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod flows;
 mod policy;
 mod resources;
 
@@ -14,6 +15,9 @@ pub use access::{
     SignInRequest, Token, TokenCreated, TokenRequest, TokenRole,
 };
 pub use audit::{AuditRecord, AuditVerdict};
+pub use flows::{
+    FlowSettingsSpec, FlowSink, FlowSinkStatus, FlowStatus, StoredFlow, WhatIfLine, WhatIfReport,
+};
 pub use policy::{
     Day, Defaults, Destination, DeviceClass, Endpoint, EndpointError, Expectation, Given, Hours,
     LanguageVersion, LanguageVersionError, Members, POLICY_MAX_BYTES, PolicyRule, PolicySpec,
@@ -81,6 +85,9 @@ pub struct Manifest {
     /// Policies, one for each organisation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicySpec>,
+    /// What is done with flow records, by each organisation for itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flow_settings: Vec<FlowSettingsSpec>,
 }
 
 /// What `apply` did, or with `?dry_run=true` would do. Everything is one transaction.

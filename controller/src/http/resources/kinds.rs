@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use partywall_proto::admin::{
-    BuildingSpec, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, Page, PolicySpec,
-    SegmentSpec, UserSpec, Versioned,
+    BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec, Page,
+    PolicySpec, SegmentSpec, UserSpec, Versioned,
 };
 use partywall_proto::ids::{BuildingId, DeviceId, GatewayId, OrganisationId, SegmentId, UserId};
 use partywall_proto::problem::Problem;
@@ -129,4 +129,8 @@ kinds! {
     policies: PolicySpec, OrganisationId,
         list "/v1/policies", one "/v1/policies/{organisation}",
         params(("organisation" = String, Path, description = "Whose it is"));
+    /// What is done with flow records.
+    flow_settings: FlowSettingsSpec, OrganisationId,
+        list "/v1/flow-settings", one "/v1/organisations/{organisation}/flow-settings",
+        params(("organisation" = String, Path, description = "Whose records they are"));
 }

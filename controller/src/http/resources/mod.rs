@@ -1,8 +1,8 @@
-//! The eight kinds of things that an admin sets up: the same four verbs for each.
+//! The kinds of things that an admin sets up: the same four verbs for each.
 
 mod kinds;
 mod verbs;
 
 pub(super) use kinds::{
-    buildings, devices, gateways, groups, organisations, policies, segments, users,
+    buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
