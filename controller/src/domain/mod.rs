@@ -21,3 +21,4 @@ pub mod session;
 mod testing;
 pub mod throttle;
 pub mod totp;
+pub mod what_if;
