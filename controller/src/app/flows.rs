@@ -226,7 +226,11 @@ mod tests {
 
     async fn keeping(building: &Building) -> (tempfile::TempDir, Flows) {
         let place = tempfile::tempdir().unwrap();
-        let flows = Flows::open(place.path(), FlowLimits { budget_bytes: 1 << 30 }).unwrap();
+        let flows = Flows::open(
+            place.path(),
+            FlowLimits { budget_bytes: 1 << 30, sinks: Default::default() },
+        )
+        .unwrap();
         building.app.keep_flows(flows.clone());
         (place, flows)
     }

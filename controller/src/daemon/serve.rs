@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use partywall_proto::nets::Prefix;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FLOWS_DIRECTORY, STORE_DIRECTORY};
 use crate::app::{App, AppError, Clock as _, SystemClock};
-use crate::flows::{FlowLimits, Flows, FlowsError};
+use crate::flows::{FlowLimits, Flows, FlowsError, SinkLimits};
 use crate::http::{Server, ServerError, listeners_from_systemd};
 use crate::pki::{CA_FILE, PkiError, ServerIdentity, server_config};
 use crate::store::StoreError;
@@ -40,6 +41,13 @@ pub struct ServeRequest {
     /// Most disk space for the flow records of each organisation, in MiB; the oldest make room
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
     pub flow_budget_mib: u64,
+    /// A folder where organisations may have their flow records written as files; none unless stated
+    #[arg(long, value_name = "DIR")]
+    pub flow_files: Option<PathBuf>,
+    /// A network that organisations' sinks for flow records may be in; repeat for several. Unless stated, any
+    /// but this machine's own addresses and its link
+    #[arg(long, value_name = "PREFIX")]
+    pub flow_sink_network: Vec<Prefix>,
 }
 
 /// Why the controller does not run.
@@ -128,7 +136,9 @@ pub async fn serve(request: &ServeRequest) -> Result<(), ServeError> {
 
 impl ServeRequest {
     fn flow_limits(&self) -> FlowLimits {
-        FlowLimits { budget_bytes: self.flow_budget_mib << 20 }
+        let (files, networks) = (self.flow_files.clone(), self.flow_sink_network.clone());
+        let sinks = SinkLimits { files, networks };
+        FlowLimits { budget_bytes: self.flow_budget_mib << 20, sinks }
     }
 
     fn identity(&self) -> Result<ServerIdentity, PkiError> {

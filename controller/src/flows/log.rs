@@ -137,7 +137,7 @@ pub(super) fn part_of(entry: &fs::DirEntry) -> Option<Part> {
 }
 
 /// Opens a file to append to, with its last line ended, and says how long it is.
-fn opened(path: &Path) -> io::Result<(File, u64)> {
+pub(super) fn opened(path: &Path) -> io::Result<(File, u64)> {
     let mut file =
         OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     let bytes = file.metadata()?.len();

@@ -6,6 +6,7 @@
 mod log;
 mod part;
 mod read;
+mod sinks;
 mod tally;
 #[cfg(test)]
 mod testing;
@@ -24,6 +25,8 @@ use partywall_proto::ids::OrganisationId;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::read::Scan;
+use self::sinks::Sink;
+pub use self::sinks::SinkLimits;
 use self::tally::Tally;
 use self::writer::{Sweep, Work, Writer};
 use crate::domain::flow_filter::FlowFilter;
@@ -36,6 +39,8 @@ const READS_AT_ONCE: usize = 2;
 pub struct FlowLimits {
     /// Most bytes on disk for each organisation.
     pub budget_bytes: u64,
+    /// Where records may go besides.
+    pub sinks: SinkLimits,
 }
 
 /// Why flow records cannot be kept or read.
@@ -71,6 +76,7 @@ struct Inner {
     work: mpsc::Sender<Work>,
     tallies: Mutex<BTreeMap<OrganisationId, Arc<Tally>>>,
     retention_days: Mutex<BTreeMap<OrganisationId, u32>>,
+    sinks: Mutex<BTreeMap<OrganisationId, Vec<Sink>>>,
     /// Whether the last sweep is over.
     swept: Arc<AtomicBool>,
     reading: Semaphore,
@@ -96,27 +102,48 @@ impl Flows {
             work,
             tallies: Mutex::default(),
             retention_days: Mutex::default(),
+            sinks: Mutex::default(),
             swept: Arc::new(AtomicBool::new(true)),
             reading: Semaphore::new(READS_AT_ONCE),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Takes up what organisations want, in place of what they wanted before.
+    /// Takes up what organisations want, in place of what they wanted before. A sink that stays as it is
+    /// goes on. Call it in a runtime.
     pub fn configure<'a>(&self, settings: impl IntoIterator<Item = &'a FlowSettingsSpec>) {
-        let wanted = settings.into_iter().map(|it| (it.organisation.clone(), it.retention_days));
-        *lock(&self.inner.retention_days) = wanted.collect();
+        let mut running = lock(&self.inner.sinks);
+        let (mut retention_days, mut sinks) = (BTreeMap::new(), BTreeMap::new());
+        for settings in settings {
+            let organisation = &settings.organisation;
+            retention_days.insert(organisation.clone(), settings.retention_days);
+            let mut before = running.remove(organisation).unwrap_or_default();
+            let kept = settings.sinks.iter().map(|spec| {
+                match before.iter().position(|sink| sink.spec == *spec) {
+                    Some(at) => before.swap_remove(at),
+                    None => Sink::start(organisation, spec.clone(), &self.inner.limits.sinks),
+                }
+            });
+            sinks.insert(organisation.clone(), kept.collect());
+        }
+        *running = sinks;
+        *lock(&self.inner.retention_days) = retention_days;
     }
 
     /// Takes `flows` of `organisation`, whose gateways say that they `lost` some before. Returns at once.
     pub fn take(&self, organisation: &OrganisationId, flows: Vec<StoredFlow>, lost: u64) {
         let tally = self.tally(organisation);
         tally.lost(lost);
-        if flows.is_empty() || !tally.admit(flows.len() as u64) {
+        if flows.is_empty() {
             return;
         }
-        let (organisation, flows) = (organisation.clone(), Arc::from(flows));
-        self.ask(Work::Write { organisation, tally, flows });
+        let flows: Arc<[StoredFlow]> = flows.into();
+        for sink in lock(&self.inner.sinks).get(organisation).into_iter().flatten() {
+            sink.offer(&flows);
+        }
+        if tally.admit(flows.len() as u64) {
+            self.ask(Work::Write { organisation: organisation.clone(), tally, flows });
+        }
     }
 
     /// A page of the organisation's records that `filter` asks for, hour by hour and within an hour as they
@@ -172,7 +199,10 @@ impl Flows {
 
     /// What became of the organisation's records.
     pub fn status(&self, organisation: &OrganisationId) -> FlowStatus {
-        self.tally(organisation).status(self.inner.limits.budget_bytes)
+        let mut status = self.tally(organisation).status(self.inner.limits.budget_bytes);
+        let sinks = lock(&self.inner.sinks);
+        status.sinks.extend(sinks.get(organisation).into_iter().flatten().map(Sink::status));
+        status
     }
 
     /// Removes what is too old. Call it now and then.
@@ -216,7 +246,8 @@ mod tests {
     use super::testing::{flow, hours_from_start};
     use super::*;
 
-    const LIMITS: FlowLimits = FlowLimits { budget_bytes: 1 << 30 };
+    const LIMITS: FlowLimits = FlowLimits { budget_bytes: 1 << 30, sinks: NO_SINKS };
+    const NO_SINKS: SinkLimits = SinkLimits { files: None, networks: Vec::new() };
 
     async fn devices(flows: &Flows, organisation: &OrganisationId) -> Vec<String> {
         let page = flows.read(organisation, FlowFilter::default(), None, 1000).await.unwrap();
@@ -316,7 +347,8 @@ mod tests {
     async fn the_budget_holds_while_records_come() {
         let place = tempfile::tempdir().unwrap();
         let council: OrganisationId = "council".parse().unwrap();
-        let flows = Flows::open(place.path(), FlowLimits { budget_bytes: 20_000 }).unwrap();
+        let flows = Flows::open(place.path(), FlowLimits { budget_bytes: 20_000, sinks: NO_SINKS })
+            .unwrap();
         for hour in 0..200 {
             flows.take(&council, vec![flow("a", hour * 3600)], 0);
         }

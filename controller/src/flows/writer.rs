@@ -102,7 +102,7 @@ impl Writer {
         flows: &[StoredFlow],
     ) -> (u64, io::Result<()>) {
         let budget_bytes = self.budget_bytes;
-        if let Err(failure) = self.check_room() {
+        if let Err(failure) = check_room(&self.directory) {
             return (0, Err(failure));
         }
         let shelf = match self.shelf(organisation) {
@@ -140,14 +140,6 @@ impl Writer {
         }
     }
 
-    fn check_room(&self) -> io::Result<()> {
-        let found = rustix::fs::statvfs(&self.directory)?;
-        match found.f_bavail * found.f_frsize < RESERVE_BYTES {
-            true => Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full")),
-            false => Ok(()),
-        }
-    }
-
     /// Says once that writing fails, and once that it works again.
     fn report(&mut self, result: io::Result<()>) {
         match result {
@@ -161,5 +153,14 @@ impl Writer {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+/// Whether there is room on the disk of `directory` for more than what others need.
+pub(super) fn check_room(directory: &Path) -> io::Result<()> {
+    let found = rustix::fs::statvfs(directory)?;
+    match found.f_bavail * found.f_frsize < RESERVE_BYTES {
+        true => Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full")),
+        false => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
-use partywall_controller::flows::{FlowLimits, Flows};
+use partywall_controller::flows::{FlowLimits, Flows, SinkLimits};
 use partywall_proto::agent_api::{ClientMessage, IdentityProof, ServerMessage};
 use partywall_proto::enrolment::EnrolmentCode;
 use partywall_proto::flows::FlowRecord;
@@ -166,7 +166,8 @@ async fn a_killed_controller_keeps_what_was_reported_a_second_before() {
     assert!(table.contains("10.1.0.80:443") && table.lines().count() == 4, "{table}");
 }
 
-const LIMITS: FlowLimits = FlowLimits { budget_bytes: 1 << 30 };
+const LIMITS: FlowLimits =
+    FlowLimits { budget_bytes: 1 << 30, sinks: SinkLimits { files: None, networks: Vec::new() } };
 
 const BUILDING: &str = "\
 organisations:

@@ -28,7 +28,7 @@ pub struct FlowSettingsSpec {
     pub sinks: Vec<FlowSink>,
 }
 
-/// A place where flow records go as they come, each at least once.
+/// A place where flow records go as they come. One that cannot be reached for long loses some.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "to", rename_all = "lowercase", deny_unknown_fields)]
@@ -38,7 +38,7 @@ pub enum FlowSink {
         /// Names the sink, and the file below the organisation's own folder.
         name: SinkId,
     },
-    /// Syslog (RFC 5424) over TLS (RFC 5425).
+    /// Syslog (RFC 5424) over TLS 1.3 (RFC 5425).
     Syslog {
         /// Names the sink.
         name: SinkId,
