@@ -29,6 +29,8 @@ use crate::flows::{Flows, FlowsError};
 const ENDED_MAX: usize = 65_536;
 /// How far a gateway's clock may be ahead before its time is not believed.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// Bytes that one question may go through: about four million records, within a request's time limit.
+const WALK_MAX_BYTES: u64 = 2 << 30;
 /// Longest drop reason that is kept, in bytes.
 const REASON_MAX_BYTES: usize = 64;
 
@@ -98,6 +100,23 @@ impl App {
                 FlowsError::Open { .. } | FlowsError::Read(_) => AppError::Flows(failure),
             }
         })
+    }
+
+    /// Gives `work` the flow records of the principal's organisation that `filter` asks for, the oldest
+    /// first, and answers what it made of them, and whether these were all: the walk ends after
+    /// two gibibytes.
+    ///
+    /// # Errors
+    /// A principal of no organisation, which is audited; files that cannot be read.
+    pub async fn walk_flows<T: Send + 'static>(
+        &self,
+        principal: &Principal,
+        filter: FlowFilter,
+        work: impl FnOnce(&mut dyn Iterator<Item = StoredFlow>) -> T + Send + 'static,
+    ) -> Result<(T, bool)> {
+        let organisation = self.reader_of_flows(principal).await?;
+        let walk = self.kept_flows()?.walk(&organisation, filter, WALK_MAX_BYTES, work);
+        walk.await.map_err(AppError::Flows)
     }
 
     /// What became of the flow records of the principal's organisation.
@@ -224,7 +243,7 @@ mod tests {
     use super::*;
     use crate::flows::FlowLimits;
 
-    async fn keeping(building: &Building) -> (tempfile::TempDir, Flows) {
+    fn keeping(building: &Building) -> (tempfile::TempDir, Flows) {
         let place = tempfile::tempdir().unwrap();
         let flows = Flows::open(
             place.path(),
@@ -258,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn a_record_gets_its_person_and_building_also_after_the_sessions_end() {
         let building = Building::new().await;
-        let (_place, flows) = keeping(&building).await;
+        let (_place, flows) = keeping(&building);
         let (mut gateway, _nhs, mut desk) = building.seats().await;
         building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
         let session = building.sessions(&building.council).await.remove(0).id;
@@ -288,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn only_their_own_organisation_reads_flow_records() {
         let building = Building::new().await;
-        let (_place, flows) = keeping(&building).await;
+        let (_place, flows) = keeping(&building);
         building.seats().await;
         let report = vec![record("desk-1", None)];
         building.app.flows_reported(&agent("gateway/gw-council"), report, 0).await.unwrap();
@@ -312,12 +331,19 @@ mod tests {
         let auditor = building.app.create_token(&building.council, auditor).await.unwrap();
         let auditor = building.app.authenticate(auditor.secret.expose()).await.unwrap();
         assert_eq!(read(&building, &auditor).await.len(), 1);
+        let walked = async |principal| {
+            let count = |it: &mut dyn Iterator<Item = StoredFlow>| it.count();
+            building.app.walk_flows(principal, FlowFilter::default(), count).await.ok()
+        };
+        assert_eq!(walked(&auditor).await, Some((1, true)));
+        assert_eq!(walked(&building.nhs).await, Some((0, true)));
+        assert_eq!(walked(&building.facilities).await, None);
     }
 
     #[tokio::test]
     async fn nobody_but_a_gateway_reports_and_only_what_was_opened_through_it() {
         let building = Building::new().await;
-        let (_place, flows) = keeping(&building).await;
+        let (_place, flows) = keeping(&building);
         let (mut gateway, _nhs, mut desk) = building.seats().await;
         building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
         let session = building.sessions(&building.council).await.remove(0).id;
@@ -347,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn a_clock_far_ahead_is_not_believed_and_reasons_are_short() {
         let building = Building::new().await;
-        let (_place, flows) = keeping(&building).await;
+        let (_place, flows) = keeping(&building);
         let now = building.app.now();
         let mut ahead = record("desk-1", None);
         ahead.at = now + SignedDuration::from_hours(1000);
@@ -364,7 +390,7 @@ mod tests {
     async fn settings_take_hold_when_they_are_written_and_are_the_organisations_own() {
         use partywall_proto::admin::FlowSettingsSpec;
         let building = Building::new().await;
-        let (_place, flows) = keeping(&building).await;
+        let (_place, flows) = keeping(&building);
         let mut old = record("desk-1", None);
         old.at = building.app.now() - SignedDuration::from_hours(72);
         let report = vec![old];

@@ -178,9 +178,9 @@ fn log_record(stored: &StoredFlow) -> Value {
 
 /// A `KeyValue`; whole numbers are texts in this encoding.
 fn attribute(key: &str, value: Value) -> Value {
-    let value = match value {
-        Value::Number(number) => json!({ "intValue": number.to_string() }),
-        text => json!({ "stringValue": text }),
+    let value = match value.as_u64() {
+        Some(number) => json!({ "intValue": number.to_string() }),
+        None => json!({ "stringValue": value }),
     };
     json!({ "key": key, "value": value })
 }

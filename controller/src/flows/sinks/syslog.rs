@@ -22,7 +22,7 @@ pub(super) struct SyslogTarget {
     server: String,
     ca: String,
     networks: Vec<Prefix>,
-    connection: Option<TlsStream<TcpStream>>,
+    connection: Option<Box<TlsStream<TcpStream>>>,
 }
 
 impl SyslogTarget {
@@ -49,7 +49,7 @@ impl SyslogTarget {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, SendError> {
+    async fn connect(&self) -> Result<Box<TlsStream<TcpStream>>, SendError> {
         let (host, port) = self.server.rsplit_once(':').unwrap_or((&self.server, "6514"));
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = port.parse().map_err(|_| later("its port is no number"))?;
@@ -57,12 +57,12 @@ impl SyslogTarget {
         let addresses = resolve(host, port, &self.networks).await?;
         let tls = TlsConnector::from(Arc::new(tls(&self.ca)?));
         let tcp = within(TcpStream::connect(addresses.as_slice())).await?;
-        within(tls.connect(name, tcp)).await
+        within(tls.connect(name, tcp)).await.map(Box::new)
     }
 }
 
 /// The connection, unless the server has hung up. A server has nothing to say here.
-fn still_open(mut connection: TlsStream<TcpStream>) -> Option<TlsStream<TcpStream>> {
+fn still_open(mut connection: Box<TlsStream<TcpStream>>) -> Option<Box<TlsStream<TcpStream>>> {
     let heard = connection.read(&mut [0]).now_or_never();
     heard.is_none().then_some(connection)
 }
