@@ -85,6 +85,11 @@ impl Place {
     }
 }
 
+/// What `step` brings, in time.
+async fn soon<T>(step: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, step).await.expect("it takes too long")
+}
+
 /// One syslog message, by its frame (RFC 5425 §4.3).
 async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut length = Vec::new();
@@ -108,16 +113,18 @@ async fn a_syslog_server_gets_every_record_also_after_it_hung_up() {
         BufReader::new(acceptor.accept(tcp).await.unwrap())
     };
     place.take(0..3);
-    let mut first = accept().await;
+    let mut first = soon(accept()).await;
     for number in 0..3 {
-        let message = frame(&mut first).await.unwrap();
+        let message = soon(frame(&mut first)).await.unwrap();
         assert!(message.starts_with("<110>1 2026-11-22T08:00:00.000000Z gw-council partywall - "));
         assert!(message.contains(&format!(r#""device":"d{number}""#)), "{message}");
     }
     place.status("sent", |it| it.sinks[0].sent == 3).await;
     drop(first);
     // Until it is noticed, the dead connection swallows what is sent: syslog has no acknowledgement.
+    let begun = Instant::now();
     let mut second = loop {
+        assert!(begun.elapsed() < DEADLINE, "it does not come back");
         place.take(3..6);
         tokio::select! {
             second = accept() => break second,
@@ -126,7 +133,7 @@ async fn a_syslog_server_gets_every_record_also_after_it_hung_up() {
     };
     let mut last = String::new();
     while !last.contains(r#""device":"d5""#) {
-        last = frame(&mut second).await.unwrap();
+        last = soon(frame(&mut second)).await.unwrap();
     }
     let status = place.status("sent again", |it| it.sinks[0].sent == it.received).await;
     assert_eq!((status.sinks[0].dropped, &status.sinks[0].trouble), (0, &None));
@@ -138,8 +145,8 @@ async fn a_server_of_another_ca_gets_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     place.configure(vec![place.syslog("siem", listener.local_addr().unwrap().port())]);
     place.take(0..1);
-    let (tcp, _) = listener.accept().await.unwrap();
-    assert!(TlsAcceptor::from(other.server_config()).accept(tcp).await.is_err());
+    let (tcp, _) = soon(listener.accept()).await.unwrap();
+    assert!(soon(TlsAcceptor::from(other.server_config()).accept(tcp)).await.is_err());
     let status = place.status("refused", |it| it.sinks[0].trouble.is_some()).await;
     let trouble = status.sinks[0].trouble.clone().unwrap();
     assert!(trouble.contains("certificate") && status.sinks[0].sent == 0, "{trouble}");
@@ -210,8 +217,8 @@ async fn an_otlp_server_gets_log_records_and_is_tried_again_when_it_is_busy() {
     let name = "otel".parse().unwrap();
     place.configure(vec![FlowSink::Otlp { name, url, ca: place.ca() }]);
     place.take(0..2);
-    let busy = posted.recv().await.unwrap();
-    assert_eq!(posted.recv().await.unwrap(), busy, "the same batch again");
+    let busy = soon(posted.recv()).await.unwrap();
+    assert_eq!(soon(posted.recv()).await.unwrap(), busy, "the same batch again");
     place.status("taken", |it| it.sinks[0].sent == 2).await;
     let resource = &busy["resourceLogs"][0];
     let whose = json!({ "key": "partywall.organisation", "value": { "stringValue": "council" } });
