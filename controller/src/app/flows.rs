@@ -94,8 +94,7 @@ impl App {
         self.kept_flows()?.read(&organisation, filter, after, limit).await.map_err(|failure| {
             match failure {
                 FlowsError::Cursor => {
-                    let (at, detail) = ("cursor".to_owned(), failure.to_string());
-                    AppError::Invalid(vec![Finding { at, detail }])
+                    AppError::Invalid(vec![Finding::new("cursor", failure.to_string())])
                 }
                 FlowsError::Open { .. } | FlowsError::Read(_) => AppError::Flows(failure),
             }
@@ -427,6 +426,7 @@ mod tests {
                 device: "desk-1".parse().unwrap(),
                 segment: "council".parse().unwrap(),
                 addresses: Vec::new(),
+                sign_in: partywall_proto::admin::SignInStrength::Code,
                 began_at: Timestamp::UNIX_EPOCH,
                 ends_at: Timestamp::UNIX_EPOCH,
                 secret: crate::domain::session::PskSecret::from_bytes([0; 32]),
