@@ -61,6 +61,11 @@ pub(super) fn status(view: &StatusView, now: Timestamp, zone: &TimeZone) -> Stri
             line(format!("  {}  {}", offer.segment, offer.title));
         }
     }
+    match view.flow_records_lost {
+        0 => {}
+        1 => line("1 flow record was lost: the record of what passed has a gap.".to_owned()),
+        lost => line(format!("{lost} flow records were lost: the record of what passed has gaps.")),
+    }
     for warning in &view.warnings {
         line(format!("Warning: {warning}"));
     }
@@ -155,6 +160,7 @@ mod tests {
                 DropView { packets: 3, meaning: "No rule.".to_owned() },
             )]
             .into(),
+            flow_records_lost: 0,
             warnings: Vec::new(),
         }
     }

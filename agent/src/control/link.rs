@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{Addresses, Backoff, Challenge, Stream, StreamError, Trust};
 use crate::daemon::describe;
+use crate::dataplane::FlowQueue;
 use crate::state::Keys;
 
 /// A connection that lasted this long was a good one: the next attempt need not wait. Two machines
@@ -57,6 +58,8 @@ pub struct Link {
     pub events: mpsc::Sender<LinkEvent>,
     /// What to send.
     pub outgoing: mpsc::Receiver<ClientMessage>,
+    /// Where records that find no stream are counted.
+    pub flows: FlowQueue,
 }
 
 /// This agent's version, for the controller's list.
@@ -105,7 +108,7 @@ impl Link {
             tokio::select! {
                 done = &mut what => return Some(done),
                 message = self.outgoing.recv() => {
-                    message?;
+                    self.flows.lose(records_in(&message?));
                     debug!("a message found no stream and is dropped");
                 }
             }
@@ -151,10 +154,29 @@ impl Link {
                 }
                 () = self.again.notified() => return Err(StreamError::Renewed),
                 message = self.outgoing.recv() => match message {
-                    Some(message) => stream.send(&message).await?,
+                    Some(message) => {
+                        if let Err(error) = stream.send(&message).await {
+                            self.flows.lose(records_in(&message));
+                            return Err(error);
+                        }
+                    }
                     None => return Ok(()),
                 },
             }
         }
+    }
+}
+
+/// How many flow records are lost with a message, those that it counts as lost included.
+fn records_in(message: &ClientMessage) -> u64 {
+    match message {
+        ClientMessage::Flows { records, lost } => records.len() as u64 + lost,
+        ClientMessage::Enrol { .. }
+        | ClientMessage::Hello { .. }
+        | ClientMessage::Applied { .. }
+        | ClientMessage::Rejected { .. }
+        | ClientMessage::SignIn { .. }
+        | ClientMessage::SignOut { .. }
+        | ClientMessage::Status { .. } => 0,
     }
 }

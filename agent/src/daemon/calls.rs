@@ -171,6 +171,7 @@ impl<E: Enforcer> Daemon<E> {
             live_peers: u32::try_from(live).unwrap_or(u32::MAX),
             peers: peers.collect(),
             drops: drops.collect(),
+            flow_records_lost: self.enforcer.flows().lost_ever(),
             warnings: self.all_warnings(),
         })
     }

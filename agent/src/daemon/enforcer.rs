@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 
 use super::Step;
-use crate::dataplane::{Explanation, Query, Report};
+use crate::dataplane::{Explanation, FlowQueue, Query, Report};
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub trait Enforcer: Send + Sync {
     /// # Errors
     /// See [`EnforceError`].
     fn take(&mut self, step: Step) -> impl Future<Output = Result<(), EnforceError>> + Send;
+
+    /// What the data path tells of flows; the same queue for as long as the enforcer lives.
+    fn flows(&self) -> FlowQueue;
 
     /// The data path's counters and peers; empty while nothing is carried.
     ///

@@ -14,8 +14,8 @@ use partywall_proto::overlay::OverlayConfig;
 
 use super::{EnforceError, Enforcer, Step};
 use crate::dataplane::{
-    DataPlane, DataPlaneError, Explanation, Offloads, Options, PrivateKey, Query, Report, Role,
-    SHARDS_MAX, Update,
+    DataPlane, DataPlaneError, Explanation, FlowQueue, Offloads, Options, PrivateKey, Query,
+    Report, Role, SHARDS_MAX, Update,
 };
 use crate::os::{Desired, FWMARK, OsError, System, SystemOptions};
 use crate::state::Keys;
@@ -54,6 +54,7 @@ pub struct Machine {
     controller: Option<SocketAddr>,
     system: System,
     data_plane: Option<Running>,
+    flows: FlowQueue,
 }
 
 #[derive(Debug)]
@@ -80,6 +81,7 @@ impl Machine {
             controller: None,
             system,
             data_plane: None,
+            flows: FlowQueue::default(),
         }
     }
 
@@ -115,6 +117,7 @@ impl Machine {
             fwmark: FWMARK,
             offloads: self.tuning.offloads,
             steering: self.tuning.steering,
+            flows: self.flows.clone(),
         };
         let data_plane = DataPlane::start(options).map_err(retry)?;
         self.data_plane = Some(Running { data_plane, listen_port });
@@ -146,13 +149,15 @@ impl Enforcer for Machine {
             Step::Cut => self.update(Update::Clear).await,
             Step::System(config) => self.system(&config).await,
             Step::Replace(config) => {
-                let rules = Arc::new(RuleTable::compile(&config.rules));
+                let OverlayConfig { rules, policy, observed, .. } = &*config;
+                let rules = Arc::new(RuleTable::of(rules, *policy, observed.as_ref()));
                 self.update(Update::Replace { config, rules }).await
             }
             Step::PeerSet(peer) => self.update(Update::PeerSet(peer)).await,
             Step::PeerGone(agent) => self.update(Update::PeerGone(agent)).await,
-            Step::RulesSet(rules) => {
-                self.update(Update::RulesSet(Arc::new(RuleTable::compile(&rules)))).await
+            Step::RulesSet { rules, policy, observed } => {
+                let rules = RuleTable::of(&rules, policy, observed.as_ref());
+                self.update(Update::RulesSet(Arc::new(rules))).await
             }
             Step::Undo => {
                 self.system.reconcile(&Desired::nothing()).await.map_err(retry)?;
@@ -160,6 +165,10 @@ impl Enforcer for Machine {
                 Ok(())
             }
         }
+    }
+
+    fn flows(&self) -> FlowQueue {
+        self.flows.clone()
     }
 
     async fn report(&self) -> Result<Report, EnforceError> {

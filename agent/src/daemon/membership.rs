@@ -346,13 +346,15 @@ fn steps_within(from: &OverlayConfig, to: &Arc<OverlayConfig>) -> Vec<Step> {
         .map(|change| match change {
             Change::PeerSet { peer } => Step::PeerSet(peer),
             Change::PeerGone { agent } => Step::PeerGone(agent),
-            Change::RulesSet { rules, .. } => Step::RulesSet(rules),
+            Change::RulesSet { rules, policy, observed } => {
+                Step::RulesSet { rules, policy, observed }
+            }
         })
         .chain(routes_change.then(|| Step::System(to.clone())))
         .collect();
     steps.sort_by_key(|step| match step {
         Step::Cut | Step::Undo | Step::PeerGone(_) => 0,
-        Step::RulesSet(_) => 1,
+        Step::RulesSet { .. } => 1,
         Step::System(_) | Step::Replace(_) => 2,
         Step::PeerSet(_) => 3,
     });

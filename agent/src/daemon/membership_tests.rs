@@ -33,7 +33,7 @@ fn words(membership: &mut Membership) -> Vec<String> {
         Step::Replace(config) => format!("replace {}", config.segment),
         Step::PeerSet(peer) => format!("set {}", peer.agent),
         Step::PeerGone(agent) => format!("gone {agent}"),
-        Step::RulesSet(rules) => format!("rules {}", rules.len()),
+        Step::RulesSet { rules, .. } => format!("rules {}", rules.len()),
         Step::Undo => "undo".to_owned(),
     };
     steps(membership).into_iter().map(word).collect()

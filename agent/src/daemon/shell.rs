@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use partywall_proto::agent_api::{ClientMessage, Holding, SegmentOffer};
 use partywall_proto::ids::AgentId;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::enforcer::{EnforceError, Enforcer};
@@ -21,12 +22,18 @@ use super::login::Login;
 use super::requests::Requests;
 use super::{Idle, Membership, describe};
 use crate::control::{Addresses, Link, LinkEvent, Trust};
+use crate::dataplane::FlowBatch;
 use crate::ipc::{self, Call, IpcError};
 use crate::os::FWMARK;
 use crate::state::{Cache, CacheError, Enrolment, Keys, Pins, SignedOut, StateDir, StateError};
 
 /// How often the controller is told how things are.
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often records of flows are sent, if there are any.
+const FLOWS_INTERVAL: Duration = Duration::from_millis(200);
+/// Messages of flow records that may wait for the link: the rest of its queue is for what somebody waits
+/// for. With the interval this is 40,000 records a second.
+const FLOW_MESSAGES: usize = 16;
 /// How often a sign-in under way is looked at: a tenth of what a person notices.
 const LOGIN_TICK: Duration = Duration::from_millis(10);
 /// Timers are looked at this often at least, because the wall clock may jump.
@@ -100,6 +107,7 @@ enum Wake {
     Died(EnforceError),
     LoginTick,
     StatusTick,
+    FlowsTick,
     Timer,
     Stop,
 }
@@ -172,6 +180,7 @@ impl<E: Enforcer> Daemon<E> {
             again,
             events: from_link,
             outgoing: to_link,
+            flows: daemon.enforcer.flows(),
         };
         tokio::spawn(async move { link.run(&keys).await });
         Ok(daemon)
@@ -184,6 +193,9 @@ impl<E: Enforcer> Daemon<E> {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let mut stop = std::pin::pin!(stop);
         let mut status = tokio::time::interval(STATUS_INTERVAL);
+        let mut flows = tokio::time::interval(FLOWS_INTERVAL);
+        flows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let records_flows = matches!(self.agent, AgentId::Gateway(_));
         loop {
             let timer = self.timer();
             let wake = tokio::select! {
@@ -192,6 +204,7 @@ impl<E: Enforcer> Daemon<E> {
                 event = self.events.recv() => Wake::Event(event),
                 call = self.calls.recv() => Wake::Call(call),
                 _ = status.tick() => Wake::StatusTick,
+                _ = flows.tick(), if records_flows => Wake::FlowsTick,
                 () = tokio::time::sleep(LOGIN_TICK), if self.login.is_some() => Wake::LoginTick,
                 () = tokio::time::sleep(timer) => Wake::Timer,
             };
@@ -204,11 +217,13 @@ impl<E: Enforcer> Daemon<E> {
                 Wake::Event(None) | Wake::Call(None) => break,
                 Wake::LoginTick => self.handle_login_tick().await?,
                 Wake::StatusTick => self.tell_status().await?,
+                Wake::FlowsTick => self.tell_flows(),
                 Wake::Timer => self.handle_timer().await?,
             }
         }
         info!("stopping: everything is undone");
         self.enforcer.take(super::Step::Cut).await?;
+        self.tell_flows();
         self.enforcer.take(super::Step::Undo).await?;
         Ok(())
     }
@@ -244,6 +259,21 @@ impl<E: Enforcer> Daemon<E> {
         if self.controller.welcomed {
             // The link lives as long as the daemon.
             let _ = self.controller.outgoing.send(message).await;
+        }
+    }
+
+    /// Sends records of flows, as far as the link takes them without anybody waiting. The rest stays where
+    /// it is.
+    fn tell_flows(&self) {
+        if !self.controller.welcomed {
+            return;
+        }
+        let flows = self.enforcer.flows();
+        while self.controller.outgoing.capacity() > QUEUE - FLOW_MESSAGES
+            && let Ok(room) = self.controller.outgoing.try_reserve()
+            && let Some(FlowBatch { records, lost }) = flows.take()
+        {
+            room.send(ClientMessage::Flows { records, lost });
         }
     }
 

@@ -19,7 +19,7 @@ use crate::daemon::Step;
 use crate::daemon::testing::{
     delta, device_config, gateway_config, pins, seal, seal_delta, seconds,
 };
-use crate::dataplane::{Explanation, PeerStatus, Query, Report, Traffic};
+use crate::dataplane::{Explanation, FlowQueue, PeerStatus, Query, Report, Traffic};
 use crate::ipc::{Reply, Request, StatusView, call};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -249,12 +249,27 @@ async fn a_changed_segment_key_is_refused_and_shown() {
     assert_eq!(Pins::read_in(&desk.state_path()), pins());
 }
 
+#[tokio::test]
+async fn a_gateway_says_how_many_flow_records_were_lost_once_the_controller_is_there() {
+    let mut desk = Desk::start("gateway/gw-1").await;
+    let flows = desk.machine.lock().unwrap().flows.clone();
+    flows.lose(3);
+    let view = desk.until(|view| view.flow_records_lost == 3).await;
+    assert!(!view.controller.connected);
+    let mut peer = desk.welcomed(None).await;
+    assert_eq!(peer.answer().await, ClientMessage::Flows { records: Vec::new(), lost: 3 });
+    assert_eq!(desk.status().await.flow_records_lost, 3);
+    assert!(flows.take().is_none(), "it is told once");
+    desk.stop().await;
+}
+
 /// What the pretend machine was made to do.
 #[derive(Debug, Default)]
 struct Log {
     steps: Vec<Step>,
     connected: bool,
     broken: bool,
+    flows: FlowQueue,
 }
 
 #[derive(Debug, Clone)]
@@ -272,6 +287,10 @@ impl Enforcer for Pretend {
         }
         log.steps.push(step);
         Ok(())
+    }
+
+    fn flows(&self) -> FlowQueue {
+        self.0.lock().unwrap().flows.clone()
     }
 
     async fn report(&self) -> Result<Report, EnforceError> {
@@ -364,7 +383,7 @@ impl Desk {
             Step::Replace(_) => "replace",
             Step::PeerSet(_) => "set",
             Step::PeerGone(_) => "gone",
-            Step::RulesSet(_) => "rules",
+            Step::RulesSet { .. } => "rules",
             Step::Undo => "undo",
         };
         self.machine.lock().unwrap().steps.iter().map(|step| word(step).to_owned()).collect()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use partywall_proto::ids::AgentId;
-use partywall_proto::overlay::{OverlayConfig, Peer};
+use partywall_proto::overlay::{Observed, OverlayConfig, Peer, PolicyStamp};
 use partywall_proto::rules::Rule;
 
 /// To be executed in the order in which steps come, each completely before the next.
@@ -19,8 +19,15 @@ pub enum Step {
     PeerSet(Box<Peer>),
     /// A peer is gone.
     PeerGone(AgentId),
-    /// The rules are these.
-    RulesSet(Vec<Rule>),
+    /// The rules are these, with the policy version that they come from and the one on trial.
+    RulesSet {
+        /// All of them.
+        rules: Vec<Rule>,
+        /// Where they come from.
+        policy: Option<PolicyStamp>,
+        /// What is asked beside them.
+        observed: Option<Observed>,
+    },
     /// The operating system is as it was before the agent, whatever a crash has left.
     Undo,
 }

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dataplane::alarm::Alarm;
 use crate::dataplane::error::DataPlaneError;
+use crate::dataplane::flow_queue::FlowTap;
 use crate::dataplane::handover::HandOver;
 use crate::dataplane::options::{Options, SHARDS_MAX};
 use crate::dataplane::ports::Ports;
@@ -67,10 +68,13 @@ impl DataPlane {
         }
         let (death, died) = watch::channel(None);
         let limits = Limits::for_role(role).shared_by(shards);
+        // 24 bits, which is what a flow's id has for it.
+        let run = rand::random::<u32>() >> 8;
         let workers = (0..shards).zip(ports).zip(wakes).map(|((shard, ports), wake)| {
             let private_key = options.private_key.clone();
             let settings = Settings { shard, shards, role, private_key, limits };
-            start_worker(settings, ports, wake, death.clone())
+            let flows = FlowTap::new(options.flows.clone(), run, shard, shards);
+            start_worker(settings, ports, flows, wake, death.clone())
         });
         Ok(Self { workers: workers.collect::<Result<_, _>>()?, died, local_port })
     }
@@ -199,6 +203,7 @@ fn wake(shard: u16) -> Result<Arc<OwnedFd>, DataPlaneError> {
 fn start_worker(
     settings: Settings,
     ports: Ports,
+    flows: FlowTap,
     wake: Arc<OwnedFd>,
     death: watch::Sender<Option<Death>>,
 ) -> Result<WorkerLine, DataPlaneError> {
@@ -207,7 +212,7 @@ fn start_worker(
     let (inbox, commands) = mpsc::channel();
     let shard = Shard::new(settings, Instant::now());
     let alarm = Alarm::new().map_err(start_error)?;
-    let worker = Worker { shard, ports, alarm, inbox: commands, wake: Arc::clone(&wake) };
+    let worker = Worker { shard, ports, flows, alarm, inbox: commands, wake: Arc::clone(&wake) };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {

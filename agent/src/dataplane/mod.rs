@@ -7,6 +7,7 @@
 
 mod alarm;
 mod error;
+mod flow_queue;
 mod handle;
 mod handover;
 mod loss;
@@ -20,6 +21,7 @@ mod udp;
 mod worker;
 
 pub use error::DataPlaneError;
+pub use flow_queue::{FlowBatch, FlowQueue};
 pub use handle::DataPlane;
 pub use loss::Loss;
 pub use options::{Offloads, Options, SHARDS_MAX};

@@ -3,6 +3,8 @@
 
 use partywall_datapath::shard::{PrivateKey, Role};
 
+use crate::dataplane::FlowQueue;
+
 /// How the data path is set up. None of it changes while it runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     /// Whether the kernel is asked to give each packet to the thread that owns it. Without that threads
     /// hand over what is not theirs.
     pub steering: bool,
+    /// Where a gateway's shards tell of flows.
+    pub flows: FlowQueue,
 }
 
 /// The most threads: as many queues as a TUN has (`MAX_TAP_QUEUES` of `drivers/net/tun.c`).

@@ -128,6 +128,7 @@ mod tests {
 
     fn readers(shards: u16, role: Role, steering: bool) -> Vec<bool> {
         let options = Options {
+            flows: crate::dataplane::FlowQueue::default(),
             tun_name: "pw-test0".to_owned(),
             private_key: PrivateKey::from([1; 32]),
             role,

@@ -5,6 +5,7 @@
 
 mod shards;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -13,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use partywall_datapath::RuleTable;
 use partywall_datapath::shard::{PrivateKey, Role, Update};
+use partywall_proto::flows::{FlowEvent, FlowRecord};
+use partywall_proto::ids::RuleId;
 use partywall_proto::keys::WireguardKey;
+use partywall_proto::nets::Protocol;
 use partywall_proto::overlay::OverlayConfig;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{DataPlane, DataPlaneError, Offloads, Options, SHARDS_MAX};
+use super::{DataPlane, DataPlaneError, FlowQueue, Offloads, Options, SHARDS_MAX};
 use crate::sys::netns::{self, shell};
 
 const FWMARK: u32 = 0x5057;
@@ -40,6 +44,7 @@ fn options(role: Role, key: [u8; 32], listen_port: Option<u16>) -> Options {
         fwmark: FWMARK,
         offloads: Offloads::default(),
         steering: true,
+        flows: FlowQueue::default(),
     }
 }
 
@@ -99,6 +104,7 @@ fn gateway(offloads: Offloads, thread: &Sender<i32>, asks: &Receiver<Ask>, done:
         ip addr add 10.0.0.1/32 dev lo; ip addr add fd00:10::1/128 dev lo nodad",
     );
     let options = options(Role::Gateway, GATEWAY_KEY, Some(51820));
+    let flows = options.flows.clone();
     let plane = DataPlane::start(Options { offloads, ..options }).unwrap();
     assert_eq!(plane.local_port(), 51820);
     shell(
@@ -130,6 +136,23 @@ fn gateway(offloads: Offloads, thread: &Sender<i32>, asks: &Receiver<Ask>, done:
         done.send(()).unwrap();
     }
     runtime.block_on(plane.stop());
+    conversations_were_recorded(&flows);
+}
+
+/// Each conversation of the test was told of from its opening to its end, with what passed.
+fn conversations_were_recorded(flows: &FlowQueue) {
+    let records: Vec<_> = std::iter::from_fn(|| flows.take()).flat_map(|b| b.records).collect();
+    let of = |event| records.iter().filter(move |record: &&FlowRecord| record.event == event);
+    let opened: BTreeSet<_> = of(FlowEvent::Opened).map(|record| record.id).collect();
+    let ended: BTreeSet<_> = of(FlowEvent::Ended).map(|record| record.id).collect();
+    assert!(opened.len() >= 5 && opened == ended, "{records:?}");
+    let bulk = of(FlowEvent::Ended).find(|record| record.protocol == Protocol::Tcp).unwrap();
+    let sums = [bulk.to_network.bytes, bulk.to_device.bytes];
+    assert!(sums.into_iter().all(|bytes| bytes > BULK_BYTES as u64), "{bulk:?}");
+    assert!(sums.into_iter().all(|bytes| bytes < BULK_BYTES as u64 * 5 / 4), "{bulk:?}");
+    let rule = bulk.rule.as_ref().map(RuleId::as_str);
+    assert_eq!((bulk.device.as_str(), bulk.network_port, rule), ("desk-1", 7, Some("all-4")));
+    assert_eq!(flows.lost_ever(), 0);
 }
 
 fn echoes(to: &str, wait: Duration) -> bool {

@@ -1,7 +1,8 @@
 //! One shard's thread: waits for the TUN, the UDP socket, other shards, the inbox and the shard's timer,
 //! and carries packets between them.
 //!
-//! This is the hot path. Nothing here allocates per packet, nor locks unless it must be handed over,
+//! This is the hot path. Nothing here allocates per packet, nor locks but where it must be handed over, or a
+//! gateway's flow begins or ends,
 //! and nothing waits but the one `poll`. Each turn takes at most one batch from either side, so that
 //! neither starves the other, the inbox or the timer.
 
@@ -15,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::oneshot;
 
 use crate::dataplane::alarm::Alarm;
+use crate::dataplane::flow_queue::FlowTap;
 use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
 use crate::dataplane::ports::Ports;
@@ -49,6 +51,7 @@ pub(super) enum WorkerError {
 pub(super) struct Worker {
     pub(super) shard: Shard,
     pub(super) ports: Ports,
+    pub(super) flows: FlowTap,
     pub(super) alarm: Alarm,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) wake: Arc<OwnedFd>,
@@ -111,6 +114,7 @@ impl Worker {
                 self.shard.handle_timeout(now, &mut desk.outbox);
             }
             self.ports.flush(&mut desk.outbox, &mut desk.losses);
+            self.flows.drain(&mut self.shard);
             if let Some(hand_over) = &mut self.ports.hand_over {
                 hand_over.wake_owed();
             }
@@ -154,6 +158,8 @@ impl Worker {
                 Ok(Command::Apply(update, done)) => {
                     self.shard.apply(&update, now, &mut desk.outbox);
                     self.ports.flush(&mut desk.outbox, &mut desk.losses);
+                    // What was cut is told before the cut is acknowledged.
+                    self.flows.drain(&mut self.shard);
                     let _ = done.send(());
                 }
                 Ok(Command::Report(answer)) => {

@@ -112,6 +112,9 @@ pub struct StatusView {
     pub peers: Vec<PeerView>,
     /// What was dropped since the agent started, by reason, without the zeros.
     pub drops: BTreeMap<String, DropView>,
+    /// Flow records that were lost since the agent started, at a gateway.
+    #[serde(default)]
+    pub flow_records_lost: u64,
     /// What somebody should look after.
     pub warnings: Vec<String>,
 }
