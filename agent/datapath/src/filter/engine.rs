@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use partywall_proto::flows::Traffic;
 use partywall_proto::nets::Protocol;
-use partywall_proto::rules::{Action, ClassId, Opener};
+use partywall_proto::rules::{ClassId, Opener};
 
 use super::DropReason;
-use super::flow_event::{FlowEnd, FlowEvent, Judgement, Party};
+use super::flow_event::{FlowEnd, FlowEvent, Party};
 use super::flow_key::{Conversation, Direction, FlowKey, Side};
 use super::flow_log::FlowLog;
 use super::flow_table::{Flow, FlowState, FlowTable};
 use super::fragments::{FragmentKey, FragmentTable};
-use super::rule_table::{Decision, Opening, RuleTable};
+use super::in_force::RulesInForce;
+use super::rule_table::{Opening, RuleTable};
 use super::tcp_state::TcpState;
 use crate::packet::{Fragment, Icmp, Packet, Payload, Quoted, Tcp};
 use crate::settings::{Limits, Role};
@@ -55,10 +56,7 @@ pub struct PeerView<'a> {
 #[derive(Debug)]
 pub struct Filter {
     role: Role,
-    rules: Arc<RuleTable>,
-    epoch: u32,
-    /// The epoch in which the rules came: flows judged before name rules of another table.
-    rules_epoch: u32,
+    rules: RulesInForce,
     flows: FlowTable,
     fragments: FragmentTable,
     log: FlowLog,
@@ -84,9 +82,7 @@ impl Filter {
     pub fn new(role: Role, limits: &Limits) -> Self {
         Self {
             role,
-            rules: Arc::default(),
-            epoch: 0,
-            rules_epoch: 0,
+            rules: RulesInForce::default(),
             flows: FlowTable::new(limits.flows, limits.flows_per_peer),
             fragments: FragmentTable::new(limits.fragments),
             log: FlowLog::new(limits.flow_events),
@@ -102,20 +98,17 @@ impl Filter {
 
     /// Replaces the rules. Open flows are judged anew at their next packet.
     pub fn set_rules(&mut self, rules: Arc<RuleTable>) {
-        self.rules = rules;
-        self.judge_anew();
-        self.rules_epoch = self.epoch;
+        self.rules.replace(rules);
     }
 
     /// Has every open flow judged anew at its next packet, because a peer's classes changed.
     pub fn judge_anew(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.rules.judge_anew();
     }
 
     /// Cuts every flow of a peer.
     pub fn cut_peer(&mut self, peer: u32) {
-        let Self { flows, log, .. } = self;
-        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        let Self { rules, flows, log, .. } = self;
         flows.remove_peer(peer, |flow| log.ended(flow, FlowEnd::Session, rules.judged(flow)));
         log.forget(peer);
         self.fragments.remove_peer(peer);
@@ -123,8 +116,7 @@ impl Filter {
 
     /// Cuts every flow and forgets the rules.
     pub fn clear(&mut self) {
-        let Self { flows, log, .. } = self;
-        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        let Self { rules, flows, log, .. } = self;
         flows.clear(|flow| log.ended(flow, FlowEnd::Shutdown, rules.judged(flow)));
         log.forget_all();
         self.fragments.clear();
@@ -143,12 +135,12 @@ impl Filter {
 
     /// The version of the rule set.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.rules.epoch()
     }
 
     /// The rules in force.
     pub fn rules(&self) -> &RuleTable {
-        &self.rules
+        self.rules.table()
     }
 
     /// Flows held.
@@ -165,8 +157,7 @@ impl Filter {
     pub fn sweep(&mut self, now: Instant) -> f64 {
         self.fragments.sweep(now);
         let places = self.flows.places();
-        let Self { flows, log, .. } = self;
-        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        let Self { rules, flows, log, .. } = self;
         flows.sweep(SWEEP, now, |flow| log.ended(flow, expiry(flow), rules.judged(flow)));
         SWEEP as f64 / places.max(SWEEP) as f64
     }
@@ -209,11 +200,7 @@ impl Filter {
         opening: &Opening,
         classes: &[ClassId],
     ) -> Result<u32, (DropReason, Option<u32>)> {
-        match self.rules.decide(opening, classes) {
-            Some(Decision { rule, action: Action::Allow }) => Ok(rule),
-            Some(Decision { rule, action: Action::Deny }) => Err((DropReason::Denied, Some(rule))),
-            None => Err((DropReason::NoRule, None)),
-        }
+        self.rules.decide(opening, classes)
     }
 
     fn judge(
@@ -229,7 +216,7 @@ impl Filter {
             Payload::LaterFragment => {
                 let (key, part) =
                     fragment(direction, packet, peer).ok_or(DropReason::FragmentWithoutFirst)?;
-                let flow = self.fragments.follow(&key, &part, self.epoch, now)?;
+                let flow = self.fragments.follow(&key, &part, self.rules.epoch(), now)?;
                 if let Some(at) = self.flows.find(&flow, now) {
                     self.flows.at(at).count(passing.sender, passing.load);
                 }
@@ -263,7 +250,9 @@ impl Filter {
             Payload::Icmp(Icmp::Error { .. } | Icmp::Other) => return Err(DropReason::IcmpType),
         };
         match fragment(direction, packet, peer) {
-            Some((packet, part)) => self.fragments.open(packet, &part, (key, self.epoch), now),
+            Some((packet, part)) => {
+                self.fragments.open(packet, &part, (key, self.rules.epoch()), now)
+            }
             None => Ok(()),
         }
     }
@@ -356,13 +345,13 @@ impl Filter {
     ) -> Result<Option<&mut Flow>, DropReason> {
         let Some(at) = self.flows.find(key, now) else { return Ok(None) };
         let Flow { epoch, originator, .. } = *self.flows.at(at);
-        if epoch != self.epoch {
+        if epoch != self.rules.epoch() {
             let opening = opening(self.role, key, originator);
-            match self.decide(&opening, peer.classes) {
-                Ok(rule) => self.flows.at(at).allowed_again(rule, self.epoch),
+            match self.rules.decide(&opening, peer.classes) {
+                Ok(rule) => self.flows.at(at).allowed_again(rule, self.rules.epoch()),
                 Err((_, rule)) => {
                     if let Some(flow) = self.flows.remove(key) {
-                        let judgement = self.judgement(rule, None);
+                        let judgement = self.rules.refusal(rule);
                         self.log.ended(&flow, FlowEnd::Policy, Some(judgement));
                     }
                     return Err(DropReason::FlowCut);
@@ -382,7 +371,8 @@ impl Filter {
         let Passing { sender, peer, now, .. } = passing;
         self.open(key, sender, state, passing).map_err(|Refusal { reason, rule }| {
             if self.log.is_on() {
-                let judgement = self.judgement(rule, self.trial(&key, sender, peer));
+                let opening = opening(self.role, &key, sender);
+                let judgement = self.rules.judgement(rule, &opening, peer.classes);
                 self.log.refused((key, sender), reason, judgement, peer.party, now);
             }
             reason
@@ -398,57 +388,23 @@ impl Filter {
     ) -> Result<(), Refusal> {
         let Passing { sender, load, peer, now } = passing;
         let opening = opening(self.role, &key, originator);
-        let decided = self.decide(&opening, peer.classes);
+        let decided = self.rules.decide(&opening, peer.classes);
         let rule = decided.map_err(|(reason, rule)| Refusal { reason, rule })?;
-        let mut flow = Flow::new(key, originator, rule, self.epoch, state, now);
+        let mut flow = Flow::new(key, originator, rule, self.rules.epoch(), state, now);
         flow.count(sender, load);
         if self.log.is_on() {
             flow.number = self.log.number();
         }
-        let Self { flows, log, .. } = self;
-        let rules = RulesInForce { rules: &self.rules, since: self.rules_epoch, epoch: self.epoch };
+        let Self { rules, flows, log, .. } = self;
         let gone = |flow: &Flow| log.ended(flow, expiry(flow), rules.judged(flow));
         if flows.insert(flow, now, gone).is_err() {
             return Err(Refusal { reason: DropReason::FlowTableFull, rule: Some(rule) });
         }
         if self.log.is_on() {
-            let judgement = self.judgement(Some(rule), self.trial(&key, originator, peer));
+            let judgement = self.rules.judgement(Some(rule), &opening, peer.classes);
             self.log.opened(&flow, judgement, peer.party);
         }
         Ok(())
-    }
-
-    fn judgement(&self, rule: Option<u32>, trial: Option<Option<Decision>>) -> Judgement {
-        Judgement { rules: Arc::clone(&self.rules), rule, trial }
-    }
-
-    /// What the rules on trial say to a flow, if there are any.
-    fn trial(
-        &self,
-        key: &FlowKey,
-        originator: Side,
-        peer: &PeerView<'_>,
-    ) -> Option<Option<Decision>> {
-        let (_, rules) = self.rules.trial()?;
-        Some(rules.decide(&opening(self.role, key, originator), peer.classes))
-    }
-}
-
-/// The rules in force, and the epochs in which a flow can have been judged by them.
-struct RulesInForce<'a> {
-    rules: &'a Arc<RuleTable>,
-    since: u32,
-    epoch: u32,
-}
-
-impl RulesInForce<'_> {
-    /// The judgement that allowed a flow, if these rules made it.
-    fn judged(&self, flow: &Flow) -> Option<Judgement> {
-        // Epochs wrap, so ages are compared.
-        let age = self.epoch.wrapping_sub(flow.epoch);
-        let theirs = age <= self.epoch.wrapping_sub(self.since);
-        let rules = Arc::clone(self.rules);
-        theirs.then_some(Judgement { rules, rule: Some(flow.rule), trial: None })
     }
 }
 

@@ -12,6 +12,7 @@ mod flow_key;
 mod flow_log;
 mod flow_table;
 mod fragments;
+mod in_force;
 mod rule_table;
 mod tcp_state;
 mod told;
