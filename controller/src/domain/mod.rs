@@ -14,6 +14,7 @@ pub mod overlay;
 pub mod password;
 pub mod policy;
 pub mod principal;
+pub mod prover;
 pub mod resource;
 pub mod scope;
 pub mod session;

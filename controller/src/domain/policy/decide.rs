@@ -2,9 +2,11 @@
 //!
 //! It reads rules as the data path does: in order, the first match decides, no match is a refusal.
 
+use std::fmt;
+
 use partywall_proto::admin::Endpoint;
 use partywall_proto::ids::RuleId;
-use partywall_proto::nets::Prefix;
+use partywall_proto::nets::{Prefix, Protocol};
 use partywall_proto::rules::{Action, ClassId, Match, Opener, Rule};
 
 /// A flow that somebody wants to open.
@@ -15,6 +17,26 @@ pub struct Opening {
     /// The far side's address, and the responder's port: the network's where the device opens, the
     /// device's own where the network does.
     pub far: Endpoint,
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let far = &self.far;
+        match (self.opener, far.protocol()) {
+            (Opener::Device, Protocol::Icmp) => {
+                write!(f, "a ping from a device to {}", far.address())
+            }
+            (Opener::Network, Protocol::Icmp) => {
+                write!(f, "a ping from {} to a device", far.address())
+            }
+            (Opener::Device, Protocol::Tcp | Protocol::Udp) => {
+                write!(f, "a device's packet to {far}")
+            }
+            (Opener::Network, protocol @ (Protocol::Tcp | Protocol::Udp)) => {
+                write!(f, "{protocol} from {} to port {} of a device", far.address(), far.port())
+            }
+        }
+    }
 }
 
 /// What rules decide of an opening.

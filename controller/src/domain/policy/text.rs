@@ -130,12 +130,7 @@ impl Walk<'_> {
                     self.open.pop();
                     self.end_of_value();
                 }
-                Event::StreamStart
-                | Event::StreamEnd
-                | Event::DocumentStart(..)
-                | Event::DocumentEnd
-                | Event::Comment(..)
-                | _ => {}
+                _ => {}
             }
         }
     }
@@ -222,12 +217,7 @@ fn names(text: &str) -> BTreeMap<usize, String> {
                 open.pop();
                 value_ends(&mut open);
             }
-            Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(..)
-            | Event::DocumentEnd
-            | Event::Comment(..)
-            | _ => {}
+            _ => {}
         }
     }
     found

@@ -1,0 +1,177 @@
+//! Proves of what agents would enforce that nothing passes which must not, or shows a packet that does.
+//!
+//! It reads compiled rules and nothing else: neither the policy's source nor its compiler is believed.
+//! The answers are exact. A gateway's rules are proved for every set of classes, so for whoever may
+//! sign in later too; a device's rules for the classes that it has.
+//!
+//! Cost: each distinct list of rules is looked at once, and a device whose list is its gateway's,
+//! resolved, costs one comparison. Sets are worked out only where blocks of different segments meet,
+//! where a wide rule covers a pool, or where the two ends differ in their text.
+
+mod block;
+mod ends;
+mod evidence;
+mod listing;
+mod neighbours;
+mod pool;
+mod reach;
+mod refutation;
+mod remainder;
+mod shadow;
+mod shelf;
+mod space;
+mod warning;
+
+#[cfg(test)]
+mod tests;
+
+pub use evidence::{AgentFacts, Evidence, PeerFacts, Publication, SegmentFacts};
+pub use reach::Reach;
+pub use refutation::{Answer, Flaw, Refutation, Whom};
+pub use warning::{Warning, WarningKind};
+
+use partywall_proto::ids::AgentId;
+use partywall_proto::rules::{ClassId, Rule};
+
+use super::policy::{Opening, decide};
+use ends::Ends;
+use listing::{Listing, Placed};
+use neighbours::Neighbours;
+
+/// More than anyone reads; a broken compiler would have one for each device.
+const REFUTATIONS_MAX: usize = 100;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// What must not be, at most a hundred; empty means that everything is proved.
+    pub refutations: Vec<Refutation>,
+    /// What is allowed but surely not meant.
+    pub warnings: Vec<Warning>,
+}
+
+impl Proof {
+    /// Whether nothing speaks against the version.
+    pub fn holds(&self) -> bool {
+        self.refutations.is_empty()
+    }
+}
+
+/// Proves that
+///
+/// * no packet passes between a device and anything of another segment but through a publication,
+///   and no agent takes another segment's overlay addresses for a peer's,
+/// * no device reaches another but by a rule that was written for devices,
+/// * a device and its gateways allow the same,
+///
+/// and finds rules that never decide.
+pub fn prove(evidence: &Evidence<'_>) -> Proof {
+    let mut proof = Proof::default();
+    for segment in &evidence.segments {
+        prove_segment(segment, evidence, &mut proof);
+        proof.refutations.truncate(REFUTATIONS_MAX);
+    }
+    proof
+}
+
+fn prove_segment(segment: &SegmentFacts<'_>, evidence: &Evidence<'_>, proof: &mut Proof) {
+    let neighbours = Neighbours::of(segment, evidence);
+    let mut found = |agent: &AgentId, flaws: Vec<Flaw>| {
+        proof.refutations.extend(flaws.into_iter().map(|flaw| Refutation {
+            segment: segment.segment.clone(),
+            agent: agent.clone(),
+            flaw,
+        }));
+    };
+    for agent in &segment.agents {
+        found(agent.agent, neighbours.foreign_addresses(agent));
+    }
+    let lists =
+        distinct(segment.agents.iter().filter(|it| matches!(it.agent, AgentId::Gateway(_))));
+    for (listing, agents) in &lists {
+        let Some(first) = agents.first() else { continue };
+        let by = Bearer { agent: first, classes: Classes::Any };
+        found(first.agent, neighbours.crossings(listing, &by));
+        found(first.agent, pool::device_to_device(segment.pools, listing, &by));
+    }
+    let ends = Ends::compare(&lists, &segment.agents, REFUTATIONS_MAX);
+    for (gateway, flaw) in ends.flaws {
+        found(gateway, vec![flaw]);
+    }
+    for agent in segment.agents.iter().filter(|agent| matches!(agent.agent, AgentId::Device(_))) {
+        if ends.as_at_gateway.contains(agent.agent) {
+            continue;
+        }
+        let listing = Listing::of(agent.rules);
+        let by = Bearer { agent, classes: Classes::Exactly(agent.own_classes()) };
+        found(agent.agent, neighbours.crossings(&listing, &by));
+        found(agent.agent, pool::device_to_device(segment.pools, &listing, &by));
+    }
+    for (listing, _) in &lists {
+        proof.warnings.extend(shadow::idle_rules(segment.segment, listing));
+    }
+}
+
+/// Each distinct list of rules with the agents that have it, in the order of their first.
+fn distinct<'a, 'f>(
+    agents: impl Iterator<Item = &'a AgentFacts<'f>>,
+) -> Vec<(Listing<'f>, Vec<&'a AgentFacts<'f>>)> {
+    let mut lists: Vec<(Listing<'f>, Vec<&'a AgentFacts<'f>>)> = Vec::new();
+    for agent in agents {
+        let same = lists.iter_mut().find(|(listing, _)| {
+            std::ptr::eq(listing.rules, agent.rules) || listing.rules == agent.rules
+        });
+        match same {
+            Some((_, others)) => others.push(agent),
+            None => lists.push((Listing::of(agent.rules), vec![agent])),
+        }
+    }
+    lists
+}
+
+/// Whose rules are looked at, and for which devices.
+struct Bearer<'a, 'f> {
+    agent: &'a AgentFacts<'f>,
+    classes: Classes<'a>,
+}
+
+/// The sets of classes that a device may have.
+enum Classes<'a> {
+    /// Any.
+    Any,
+    /// This one.
+    Exactly(&'a [ClassId]),
+}
+
+impl Bearer<'_, '_> {
+    /// The classes of a device that the rule concerns and that most gets to it; none if there is none.
+    fn classes(&self, placed: &Placed<'_>) -> Option<Vec<ClassId>> {
+        match self.classes {
+            Classes::Any => Some(placed.classes()),
+            Classes::Exactly(classes) => {
+                let class = placed.rule.matches.class();
+                class.is_none_or(|class| classes.contains(&class)).then(|| classes.to_vec())
+            }
+        }
+    }
+
+    /// Those whom this rule lets do it, with one of them by name.
+    fn whom(&self, placed: &Placed<'_>, rules: &[Rule], packet: &Opening) -> Whom {
+        let decides = |classes: &[ClassId]| {
+            let decision = decide(rules, classes, packet);
+            decision.rule.is_some_and(|rule| std::ptr::eq(rule, &placed.rule.id))
+        };
+        let example = match (&self.classes, self.agent.agent) {
+            (Classes::Exactly(_), AgentId::Device(device)) => Some(device.clone()),
+            (Classes::Any | Classes::Exactly(_), _) => {
+                self.agent.peers.iter().filter(|peer| decides(peer.classes)).find_map(|peer| {
+                    match peer.agent {
+                        AgentId::Device(device) => Some(device.clone()),
+                        AgentId::Gateway(_) => None,
+                    }
+                })
+            }
+        };
+        Whom { classes: placed.classes(), example }
+    }
+}
