@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use partywall_proto::admin::{DeviceKind, OrganisationSpec, PolicySpec, ResourceChange};
+use partywall_proto::admin::{
+    DeviceKind, GatewaySpec, OrganisationSpec, PolicySpec, ResourceChange, SegmentSpec,
+};
 use partywall_proto::ids::{AgentId, DeviceId, OrganisationId, SegmentId};
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ use super::records::{
     stock_secret_key, throttle_key, token_key,
 };
 use super::state::State;
-use super::{AppError, Principal, Resource, Result, random};
+use super::{AppError, Principal, Resource, Result, proof, random};
 use crate::domain::catalogue::{Catalogue, Table};
 use crate::domain::resource::path_of;
 use crate::domain::scope::Scope;
@@ -122,6 +124,9 @@ impl<'a> Draft<'a> {
         if self.findings.is_empty() {
             self.run_tests();
         }
+        if self.findings.is_empty() && self.may_change_rules() {
+            self.findings.extend(proof::refutations(&self.catalogue, self.state, self.now));
+        }
         if !self.findings.is_empty() {
             return Err(AppError::Invalid(self.findings));
         }
@@ -154,6 +159,17 @@ impl<'a> Draft<'a> {
         };
         let changed = names.into_iter().filter(|name| spec(before, name) != spec(after, name));
         changed.cloned().collect()
+    }
+
+    /// Whether what is written can make agents enforce other rules than those that were proved. People,
+    /// groups and devices only choose among the classes, and rules are proved for every set of them.
+    fn may_change_rules(&self) -> bool {
+        let kinds = [PolicySpec::KIND, SegmentSpec::KIND, GatewaySpec::KIND];
+        let written = |kind: &&str| {
+            let prefix = format!("resource/{kind}/");
+            self.change.keys().any(|key| key.starts_with(&prefix))
+        };
+        kinds.iter().any(written)
     }
 
     /// The tests of a policy must hold before it takes effect.

@@ -16,6 +16,7 @@ mod draft;
 mod error;
 mod feed;
 mod flows;
+mod proof;
 mod random;
 mod records;
 mod resources;
