@@ -14,6 +14,7 @@ mod ping;
 mod policy;
 mod rival;
 mod row;
+mod rules;
 mod side;
 mod throughput;
 
@@ -21,4 +22,5 @@ pub use control::control;
 pub use datapath::{datapath, one_case};
 pub use many_peers::many_peers;
 pub use row::{Better, Row, table, write};
+pub use rules::policy;
 pub use throughput::{Part, throughput};

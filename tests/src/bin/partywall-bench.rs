@@ -38,6 +38,8 @@ enum What {
     Peers,
     /// Sign-in and revocation, in the lab.
     Control,
+    /// What a large policy costs the controller, in memory.
+    Policy,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn run(args: &Args) -> Result<()> {
         }
         What::Peers => bench::many_peers(rounds(5)?, told)?,
         What::Control => bench::control(rounds(20)?, told)?,
+        What::Policy => bench::policy(rounds(15)?, told)?,
     };
     println!("{}", bench::table(&rows));
     if let Some(path) = &args.json {
