@@ -2,6 +2,8 @@
 //!
 //! The fuzz targets in `tests/fuzz` run the same exercises on bytes of their own.
 
+#[path = "exercise/client_message.rs"]
+mod client_message;
 #[path = "exercise/enrolment_code.rs"]
 mod enrolment_code;
 #[path = "exercise/overlay_config.rs"]
@@ -18,6 +20,11 @@ fn the_overlay_config_corpus_holds() {
 #[test]
 fn the_enrolment_code_corpus_holds() {
     replay("enrolment_code", enrolment_code::exercise);
+}
+
+#[test]
+fn the_client_message_corpus_holds() {
+    replay("client_message", client_message::exercise);
 }
 
 fn replay(name: &str, exercise: fn(&[u8])) {
