@@ -9,6 +9,7 @@ pub mod kept;
 pub mod lab;
 pub mod stage;
 pub mod story;
+pub mod traffic;
 
 /// Ends a program: 0, or 1 with one message that names its causes.
 pub fn exit(result: anyhow::Result<()>) -> std::process::ExitCode {

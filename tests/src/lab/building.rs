@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use partywall_proto::admin::{CredentialCreated, SessionView, TokenCreated};
+use partywall_proto::admin::{
+    CredentialCreated, FlowStatus, SessionView, StoredFlow, TokenCreated,
+};
 use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
@@ -23,7 +25,10 @@ use super::{Host, Lab, LabState, binaries};
 /// Where the controller listens.
 pub const CONTROLLER_PORT: u16 = 8443;
 
-const DATA: &str = "/var/lib/partywall";
+/// On the controller's host: its data.
+pub const DATA: &str = "/var/lib/partywall";
+/// On the controller's host: where organisations may have their flow records written.
+pub const FLOW_FILES: &str = "/var/lib/partywall-flow-files";
 /// On the controller's host; the tokens of facilities and of each organisation's admin are in it.
 const TOKENS: &str = "/run/lab";
 
@@ -237,6 +242,7 @@ impl Building {
     pub fn start_controller(&mut self) -> Result<()> {
         let address = self.address.to_string();
         let serve = ["partywall-controller", "serve", "--data", DATA, "--listen", &address];
+        let serve = [&serve[..], &["--flow-files", FLOW_FILES]].concat();
         let mut process = self.host("controller").spawn("controller", &serve)?;
         let host = self.host("controller").clone();
         within("the controller listens", PATIENCE, || {
@@ -359,6 +365,26 @@ impl Building {
         let value: serde_json::Value = serde_json::from_str(&text)?;
         let items = value.get("items").cloned().unwrap_or(value);
         serde_json::from_value(items).context("sessions --json")
+    }
+
+    /// What became of an organisation's flow records.
+    ///
+    /// # Errors
+    /// The controller does not answer.
+    pub fn flow_status(&self, organisation: &str) -> Result<FlowStatus> {
+        let text = self.ctl(organisation, &["flows", "status", "--json"])?.ok()?;
+        serde_json::from_str(&text).context("flows status --json")
+    }
+
+    /// An organisation's flow records, those that `which` asks for, as in `--device desk-1`.
+    ///
+    /// # Errors
+    /// The controller does not answer.
+    pub fn flows(&self, organisation: &str, which: &[&str]) -> Result<Vec<StoredFlow>> {
+        let all = ["flows", "--json", "--limit", "1000000"];
+        let text = self.ctl(organisation, &[&all[..], which].concat())?.ok()?;
+        let lines = text.lines().map(serde_json::from_str::<StoredFlow>);
+        lines.collect::<Result<_, _>>().context("flows --json")
     }
 
     /// Writes a file that every host can read.

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use building::{Building, BuildingState, CONTROLLER_PORT};
+pub use building::{Building, BuildingState, CONTROLLER_PORT, DATA, FLOW_FILES};
 pub use capture::{Capture, Frame};
 pub use credentials::Credentials;
 pub use host::Host;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::lab::{Building, Host, Lab, Output, Topology, wire};
-use partywall_proto::admin::{Manifest, SessionView};
+use crate::lab::{Building, Host, Lab, Output, Site, Topology, wire};
+use partywall_proto::admin::{FlowStatus, Manifest, SessionView, StoredFlow};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -29,6 +29,22 @@ impl Stage {
         let lab = Lab::up(&Topology::named("building").unwrap()).unwrap();
         let logs = ShowLogs::of(lab.dir());
         let building = Building::up(lab).unwrap_or_else(|error| panic!("{error:#}"));
+        Self { _logs: logs, building }
+    }
+
+    /// As [`Stage::up`], with manifests that `change` has changed: organisation and text.
+    pub fn up_with(change: impl Fn(&str, &str) -> String) -> Self {
+        let topology = Topology::named("building").unwrap();
+        let site = Site::of(&topology).unwrap();
+        let changed =
+            site.organisations.iter().map(|(name, part)| (name, change(name, &part.yaml)));
+        let changed: Vec<_> = changed.collect();
+        let parts: Vec<_> =
+            changed.iter().map(|(name, yaml)| (name.as_str(), yaml.as_str())).collect();
+        let site = Site::new(&site.facilities.yaml, &parts).unwrap();
+        let lab = Lab::up(&topology).unwrap();
+        let logs = ShowLogs::of(lab.dir());
+        let building = Building::up_with(lab, &site).unwrap_or_else(|error| panic!("{error:#}"));
         Self { _logs: logs, building }
     }
 
@@ -90,6 +106,15 @@ impl Stage {
 
     pub fn sessions(&self, organisation: &str) -> Vec<SessionView> {
         self.building.sessions(organisation).unwrap()
+    }
+
+    pub fn flow_status(&self, organisation: &str) -> FlowStatus {
+        self.building.flow_status(organisation).unwrap()
+    }
+
+    /// Flow records as `partywallctl flows` shows them.
+    pub fn flows(&self, organisation: &str, which: &[&str]) -> Vec<StoredFlow> {
+        self.building.flows(organisation, which).unwrap()
     }
 
     pub fn export(&self, who: &str) -> Manifest {
