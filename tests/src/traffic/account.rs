@@ -106,3 +106,57 @@ fn is_plausible(was: &Conversation, counted: Traffic) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Five bytes in one datagram, and the same back.
+    fn was() -> Conversation {
+        Conversation {
+            protocol: Protocol::Udp,
+            from: "100.64.0.9:10000".parse().unwrap(),
+            to: "10.1.0.10:9000".parse().unwrap(),
+            payload_bytes: 5,
+            datagrams: 1,
+        }
+    }
+
+    fn record(event: &str, id: &str, to_device: u64) -> StoredFlow {
+        serde_json::from_value(json!({
+            "gateway": "gw", "segment": "council",
+            "flow": {
+                "id": id, "event": event, "at": "2026-11-22T12:00:00Z", "device": "desk-1",
+                "opener": "device", "device_address": "100.64.0.9", "network_address": "10.1.0.10",
+                "protocol": "udp", "device_port": 10000, "network_port": 9000, "reason": "idle",
+                "to_network": { "packets": 1, "bytes": 33 },
+                "to_device": { "packets": to_device, "bytes": 33 * to_device },
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_conversation_matches_only_what_took_place_told_once() {
+        let (opened, ended) =
+            (record("opened", "00000000000000aa", 0), record("ended", "00000000000000aa", 1));
+        let of = |records: &[&StoredFlow]| {
+            let records: Vec<_> = records.iter().copied().cloned().collect();
+            let account = account(&[was()], &records);
+            (account.matched, account.missing, account.wrong.len(), account.strangers.len())
+        };
+        assert_eq!(of(&[&ended, &opened]), (1, 0, 0, 0));
+        assert_eq!(of(&[]), (0, 1, 0, 0));
+        assert_eq!(of(&[&opened]), (0, 1, 0, 0));
+        assert_eq!(of(&[&opened, &ended, &ended]), (0, 0, 1, 0));
+        let other_id = record("ended", "00000000000000ab", 1);
+        assert_eq!(of(&[&opened, &other_id]), (0, 0, 1, 0));
+        let too_much = record("ended", "00000000000000aa", 2);
+        assert_eq!(of(&[&opened, &too_much]), (0, 0, 1, 0));
+        let mut stranger = opened.clone();
+        stranger.flow.device_port = 10_001;
+        assert_eq!(of(&[&opened, &ended, &stranger]), (1, 0, 0, 1));
+    }
+}

@@ -82,3 +82,26 @@ impl Plan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_conversations_have_the_same_name() {
+        let plan = |first, count| Plan {
+            from: IpAddr::from([100, 64, 0, 1]),
+            to: IpAddr::from([10, 1, 0, 10]),
+            first,
+            count,
+            per_s: None,
+        };
+        let all: Vec<_> =
+            plan(0, 40_000).groups().chain(plan(40_000, 10_000).groups()).flatten().collect();
+        let names: BTreeSet<_> =
+            all.iter().map(|it| (it.protocol.to_string(), it.from, it.to)).collect();
+        assert_eq!((all.len(), names.len()), (50_000, 50_000));
+    }
+}
