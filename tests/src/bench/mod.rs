@@ -6,6 +6,7 @@ mod bare;
 mod config;
 mod control;
 mod datapath;
+mod flows;
 mod iperf;
 mod machine;
 mod many_peers;
@@ -20,6 +21,7 @@ mod throughput;
 
 pub use control::control;
 pub use datapath::{datapath, one_case};
+pub use flows::flows;
 pub use many_peers::many_peers;
 pub use row::{Better, Row, table, write};
 pub use rules::policy;

@@ -20,6 +20,9 @@ struct Args {
     /// Of throughput, only these parts.
     #[arg(long, value_name = "PART,…", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Of flows, so many conversations.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=60_000))]
+    conversations: u32,
     /// Also write the rows to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -38,6 +41,8 @@ enum What {
     Peers,
     /// Sign-in and revocation, in the lab.
     Control,
+    /// Flow records one for one, and throughput beside a sink that hangs, in the lab.
+    Flows,
     /// What a large policy costs the controller, in memory.
     Policy,
 }
@@ -71,6 +76,7 @@ fn run(args: &Args) -> Result<()> {
         }
         What::Peers => bench::many_peers(rounds(5)?, told)?,
         What::Control => bench::control(rounds(20)?, told)?,
+        What::Flows => bench::flows(args.conversations, rounds(5)?, told)?,
         What::Policy => bench::policy(rounds(15)?, told)?,
     };
     println!("{}", bench::table(&rows));
