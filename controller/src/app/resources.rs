@@ -346,6 +346,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_policy_that_fails_its_own_tests_is_refused_and_the_old_one_stays() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, &building.council);
+        let name = "council".parse().unwrap();
+        let before = app.get::<PolicySpec>(council, &name).await.unwrap();
+        let with = |expect: &str| -> PolicySpec {
+            let mut policy = serde_json::to_value(&before.spec).unwrap();
+            policy["tests"] = serde_json::json!([{
+                "name": "the web", "given": {"user": "alice@council"}, "to": "10.1.0.1:443/tcp",
+                "expect": expect,
+            }]);
+            serde_json::from_value(policy).unwrap()
+        };
+        let problem = app.put(council, with("refuse"), None).await.unwrap_err().problem();
+        assert_eq!((problem.status, problem.errors.len()), (422, 1));
+        assert_eq!(problem.errors[0].at, "policies/council/tests/the web");
+        assert!(problem.errors[0].detail.contains("rule web allows it"), "{problem}");
+        assert_eq!(app.get::<PolicySpec>(council, &name).await.unwrap(), before);
+        app.put(council, with("allow"), None).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn what_is_still_referred_to_stays_and_the_referrer_is_named() {
         let building = Building::new().await;
         let (app, council) = (&building.app, &building.council);

@@ -130,7 +130,12 @@ impl Walk<'_> {
                     self.open.pop();
                     self.end_of_value();
                 }
-                _ => {}
+                Event::StreamStart
+                | Event::StreamEnd
+                | Event::DocumentStart(..)
+                | Event::DocumentEnd
+                | Event::Comment(..)
+                | _ => {}
             }
         }
     }
@@ -217,7 +222,12 @@ fn names(text: &str) -> BTreeMap<usize, String> {
                 open.pop();
                 value_ends(&mut open);
             }
-            _ => {}
+            Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(..)
+            | Event::DocumentEnd
+            | Event::Comment(..)
+            | _ => {}
         }
     }
     found
