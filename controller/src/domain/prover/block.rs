@@ -66,6 +66,12 @@ impl Block {
         // Left-aligned: the upper 32 bits are the address.
         Ipv4Addr::from_bits((self.first >> 96) as u32).into()
     }
+
+    /// As it is written.
+    pub(super) fn prefix(self) -> Prefix {
+        let text = format!("{}/{}", self.address(), self.length);
+        text.parse().expect("a block has no host bits and a length of its family")
+    }
 }
 
 impl From<Prefix> for Block {
@@ -107,6 +113,7 @@ mod tests {
         assert_eq!(narrow.meet(wide), Some(narrow));
         assert_eq!(narrow.meet(block("10.2.0.0/16")), None);
         assert_eq!(block("0.0.0.0/0").meet(block("::/0")), None);
+        assert_eq!(wide.prefix().to_string(), "10.0.0.0/8");
         assert_eq!(wide.last(), block("10.255.255.255").last());
         assert_eq!(block("10.1.2.3").address().to_string(), "10.1.2.3");
         assert_eq!(block("fd00::1").address().to_string(), "fd00::1");

@@ -3,7 +3,7 @@
 //! A device's list is its gateway's without the rules of others. Where the texts say so, there is
 //! nothing left to prove; where they do not, the two sets are compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use partywall_proto::ids::{AgentId, DeviceId};
 use partywall_proto::rules::{Action, ClassId, Rule};
@@ -14,13 +14,29 @@ use super::refutation::{Answer, Flaw};
 use super::remainder::{gap, some_opening};
 use crate::domain::policy::{Opening, decide};
 
-/// What a comparison of devices with their gateways gave.
-#[derive(Debug, Default)]
+/// How a device's rules compare with those of the gateways that admit it.
+#[derive(Debug)]
+pub(super) enum Likeness<'a> {
+    /// They are the same to the letter, but for the classes.
+    Text,
+    /// They allow the same in other words, or no gateway admits the device.
+    Meaning,
+    /// They do not; with the gateway.
+    None(&'a AgentId, Flaw),
+}
+
+/// The gateways' views of the devices that they admit.
+#[derive(Debug)]
 pub(super) struct Ends<'a> {
-    /// Devices whose rules are their gateway's to the letter: what holds there holds here.
-    pub(super) as_at_gateway: BTreeSet<&'a AgentId>,
-    /// Where they differ, with the gateway.
-    pub(super) flaws: Vec<(&'a AgentId, Flaw)>,
+    views: BTreeMap<&'a AgentId, Vec<View<'a>>>,
+}
+
+/// One gateway's view of a device. Gateways of one list and the same classes have one view.
+#[derive(Debug)]
+struct View<'a> {
+    gateway: &'a AgentId,
+    listing: &'a Listing<'a>,
+    classes: &'a [ClassId],
 }
 
 /// One end of a tunnel: rules, and the classes they are judged with.
@@ -30,44 +46,43 @@ struct End<'a> {
 }
 
 impl<'a> Ends<'a> {
-    /// Compares each device that has a config with each gateway that admits it, until `most` differ.
-    pub(super) fn compare(
-        lists: &[(Listing<'_>, Vec<&AgentFacts<'a>>)],
-        agents: &[AgentFacts<'a>],
-        most: usize,
-    ) -> Self {
-        let mut ends = Self::default();
-        let devices: BTreeMap<&AgentId, &AgentFacts<'a>> =
-            agents.iter().map(|agent| (agent.agent, agent)).collect();
+    pub(super) fn of(lists: &'a [(Listing<'a>, Vec<&'a AgentFacts<'_>>)]) -> Self {
+        let mut views: BTreeMap<_, Vec<View<'a>>> = BTreeMap::new();
         for (listing, gateways) in lists {
-            let mut seen = BTreeSet::new();
-            let admitted = gateways
-                .iter()
-                .flat_map(|gateway| gateway.peers.iter().map(move |peer| (gateway.agent, peer)));
-            for (gateway, peer) in admitted {
-                let AgentId::Device(device) = peer.agent else { continue };
-                let Some(facts) = devices.get(peer.agent) else { continue };
-                // Gateways of one list and one view of the device are as good as one.
-                if !seen.insert((device, peer.classes)) {
-                    continue;
-                }
-                if same_text(listing, peer.classes, facts.rules) {
-                    ends.as_at_gateway.insert(facts.agent);
-                    continue;
-                }
-                if ends.flaws.len() >= most {
-                    return ends;
-                }
-                let far = End { listing, classes: peer.classes };
-                let own = Listing::of(facts.rules);
-                let near = End { listing: &own, classes: facts.own_classes() };
-                if let Some(packet) = near.allows_beyond(&far).or_else(|| far.allows_beyond(&near))
-                {
-                    ends.flaws.push((gateway, disagreement(device, &near, &far, packet)));
+            for gateway in gateways {
+                for peer in &gateway.peers {
+                    let known: &mut Vec<View<'a>> = views.entry(peer.agent).or_default();
+                    let same = |view: &View<'_>| {
+                        std::ptr::eq(view.listing, listing) && view.classes == peer.classes
+                    };
+                    if !known.iter().any(same) {
+                        let (gateway, classes) = (gateway.agent, peer.classes);
+                        known.push(View { gateway, listing, classes });
+                    }
                 }
             }
         }
-        ends
+        Self { views }
+    }
+
+    /// Compares the rules of a device with each view of it.
+    pub(super) fn compare(&self, agent: &AgentFacts<'_>, rules: &[Rule]) -> Likeness<'a> {
+        let views = self.views.get(agent.agent).map(Vec::as_slice).unwrap_or_default();
+        let AgentId::Device(device) = agent.agent else { return Likeness::Meaning };
+        let others: Vec<_> =
+            views.iter().filter(|view| !same_text(view.listing, view.classes, rules)).collect();
+        if !others.is_empty() {
+            let own = Listing::of(rules);
+            let near = End { listing: &own, classes: agent.own_classes() };
+            for view in &others {
+                let far = End { listing: view.listing, classes: view.classes };
+                let packet = near.allows_beyond(&far).or_else(|| far.allows_beyond(&near));
+                if let Some(packet) = packet {
+                    return Likeness::None(view.gateway, disagreement(device, &near, &far, packet));
+                }
+            }
+        }
+        if others.len() < views.len() { Likeness::Text } else { Likeness::Meaning }
     }
 }
 

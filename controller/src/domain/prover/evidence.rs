@@ -1,5 +1,7 @@
 //! What is proved about: what agents would enforce, and nothing of what somebody meant.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 
 use partywall_proto::ids::{AgentId, SegmentId};
@@ -8,7 +10,7 @@ use partywall_proto::overlay::{OverlayConfig, Peer};
 use partywall_proto::rules::{ClassId, Rule};
 
 /// Everything that a proof is about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Evidence<'a> {
     /// Every segment, those included whose policy did not change.
     pub segments: Vec<SegmentFacts<'a>>,
@@ -17,7 +19,7 @@ pub struct Evidence<'a> {
 }
 
 /// A segment and its agents.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SegmentFacts<'a> {
     /// Its name.
     pub segment: &'a SegmentId,
@@ -30,16 +32,40 @@ pub struct SegmentFacts<'a> {
 }
 
 /// What one agent would enforce.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AgentFacts<'a> {
     /// Which agent.
     pub agent: &'a AgentId,
     /// Its own overlay addresses.
     pub addresses: &'a [IpAddr],
-    /// First match decides; no match is a drop.
-    pub rules: &'a [Rule],
+    /// Its rules.
+    pub rules: RuleList<'a>,
     /// The other ends of its tunnels.
     pub peers: Vec<PeerFacts<'a>>,
+}
+
+/// An agent's rules: the first match decides, no match is a drop.
+pub enum RuleList<'a> {
+    /// They are at hand.
+    Listed(&'a [Rule]),
+    /// They are made when they are looked at: the lists of ten thousand devices, all at once, are more
+    /// than a machine should have to hold.
+    Made(Box<dyn Fn() -> Vec<Rule> + 'a>),
+}
+
+impl<'a> RuleList<'a> {
+    pub(super) fn list(&self) -> Cow<'a, [Rule]> {
+        match self {
+            Self::Listed(rules) => Cow::Borrowed(rules),
+            Self::Made(make) => Cow::Owned(make()),
+        }
+    }
+}
+
+impl fmt::Debug for RuleList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list().fmt(f)
+    }
 }
 
 /// The other end of a tunnel.
@@ -65,7 +91,7 @@ impl<'a> From<&'a OverlayConfig> for AgentFacts<'a> {
         Self {
             agent: &config.agent,
             addresses: &config.interface.addresses,
-            rules: &config.rules,
+            rules: RuleList::Listed(&config.rules),
             peers: config.peers.iter().map(PeerFacts::from).collect(),
         }
     }

@@ -25,16 +25,18 @@ mod warning;
 #[cfg(test)]
 mod tests;
 
-pub use evidence::{AgentFacts, Evidence, PeerFacts, Publication, SegmentFacts};
-pub use reach::Reach;
+pub use evidence::{AgentFacts, Evidence, PeerFacts, Publication, RuleList, SegmentFacts};
+pub use reach::{Piece, Reach};
 pub use refutation::{Answer, Flaw, Refutation, Whom};
 pub use warning::{Warning, WarningKind};
+
+use std::borrow::Cow;
 
 use partywall_proto::ids::AgentId;
 use partywall_proto::rules::{ClassId, Rule};
 
 use super::policy::{Opening, decide};
-use ends::Ends;
+use ends::{Ends, Likeness};
 use listing::{Listing, Placed};
 use neighbours::Neighbours;
 
@@ -76,54 +78,62 @@ pub fn prove(evidence: &Evidence<'_>) -> Proof {
 
 fn prove_segment(segment: &SegmentFacts<'_>, evidence: &Evidence<'_>, proof: &mut Proof) {
     let neighbours = Neighbours::of(segment, evidence);
-    let mut found = |agent: &AgentId, flaws: Vec<Flaw>| {
-        proof.refutations.extend(flaws.into_iter().map(|flaw| Refutation {
-            segment: segment.segment.clone(),
-            agent: agent.clone(),
-            flaw,
-        }));
+    let Proof { refutations, warnings } = proof;
+    let refuted = |agent: &AgentId, flaws: Vec<Flaw>| {
+        let (segment, agent) = (segment.segment.clone(), agent.clone());
+        let whole = move |flaw| Refutation { segment: segment.clone(), agent: agent.clone(), flaw };
+        flaws.into_iter().map(whole)
     };
     for agent in &segment.agents {
-        found(agent.agent, neighbours.foreign_addresses(agent));
+        refutations.extend(refuted(agent.agent, neighbours.foreign_addresses(agent)));
     }
-    let lists =
-        distinct(segment.agents.iter().filter(|it| matches!(it.agent, AgentId::Gateway(_))));
+    let gateways: Vec<_> = segment
+        .agents
+        .iter()
+        .filter(|agent| matches!(agent.agent, AgentId::Gateway(_)))
+        .map(|agent| (agent, agent.rules.list()))
+        .collect();
+    let lists = distinct(&gateways);
     for (listing, agents) in &lists {
         let Some(first) = agents.first() else { continue };
         let by = Bearer { agent: first, classes: Classes::Any };
-        found(first.agent, neighbours.crossings(listing, &by));
-        found(first.agent, pool::device_to_device(segment.pools, listing, &by));
+        refutations.extend(refuted(first.agent, neighbours.crossings(listing, &by)));
+        refutations
+            .extend(refuted(first.agent, pool::device_to_device(segment.pools, listing, &by)));
+        warnings.extend(shadow::idle_rules(segment.segment, listing));
     }
-    let ends = Ends::compare(&lists, &segment.agents, REFUTATIONS_MAX);
-    for (gateway, flaw) in ends.flaws {
-        found(gateway, vec![flaw]);
-    }
+    let ends = Ends::of(&lists);
     for agent in segment.agents.iter().filter(|agent| matches!(agent.agent, AgentId::Device(_))) {
-        if ends.as_at_gateway.contains(agent.agent) {
-            continue;
+        if refutations.len() >= REFUTATIONS_MAX {
+            return;
         }
-        let listing = Listing::of(agent.rules);
+        let rules = agent.rules.list();
+        match ends.compare(agent, &rules) {
+            // What is proved of the gateway's list is proved of this one.
+            Likeness::Text => continue,
+            Likeness::Meaning => {}
+            Likeness::None(gateway, flaw) => refutations.extend(refuted(gateway, vec![flaw])),
+        }
+        let listing = Listing::of(&rules);
         let by = Bearer { agent, classes: Classes::Exactly(agent.own_classes()) };
-        found(agent.agent, neighbours.crossings(&listing, &by));
-        found(agent.agent, pool::device_to_device(segment.pools, &listing, &by));
-    }
-    for (listing, _) in &lists {
-        proof.warnings.extend(shadow::idle_rules(segment.segment, listing));
+        refutations.extend(refuted(agent.agent, neighbours.crossings(&listing, &by)));
+        refutations
+            .extend(refuted(agent.agent, pool::device_to_device(segment.pools, &listing, &by)));
     }
 }
 
 /// Each distinct list of rules with the agents that have it, in the order of their first.
 fn distinct<'a, 'f>(
-    agents: impl Iterator<Item = &'a AgentFacts<'f>>,
-) -> Vec<(Listing<'f>, Vec<&'a AgentFacts<'f>>)> {
-    let mut lists: Vec<(Listing<'f>, Vec<&'a AgentFacts<'f>>)> = Vec::new();
-    for agent in agents {
+    agents: &'a [(&'a AgentFacts<'f>, Cow<'f, [Rule]>)],
+) -> Vec<(Listing<'a>, Vec<&'a AgentFacts<'f>>)> {
+    let mut lists: Vec<(Listing<'a>, Vec<&'a AgentFacts<'f>>)> = Vec::new();
+    for (agent, rules) in agents {
         let same = lists.iter_mut().find(|(listing, _)| {
-            std::ptr::eq(listing.rules, agent.rules) || listing.rules == agent.rules
+            std::ptr::eq(listing.rules, &**rules) || listing.rules == &**rules
         });
         match same {
             Some((_, others)) => others.push(agent),
-            None => lists.push((Listing::of(agent.rules), vec![agent])),
+            None => lists.push((Listing::of(rules), vec![agent])),
         }
     }
     lists

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use partywall_proto::ids::RuleId;
+use partywall_proto::nets::{PortRange, Prefix, Protocol};
 use partywall_proto::rules::{Action, ClassId, Opener, Rule};
 
 use super::block::Block;
 use super::listing::Listing;
-use super::remainder::remainder;
+use super::remainder::{Cover, remainder};
 use super::shelf::Shelf;
 use super::space::Space;
 use crate::domain::policy::Opening;
@@ -19,10 +20,32 @@ pub struct Reach {
     openers: BTreeMap<Opener, Pieces>,
 }
 
+/// A part of what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Who opens.
+    pub opener: Opener,
+    /// The network's end.
+    pub prefix: Prefix,
+    /// What may be opened there; never empty.
+    pub what: Vec<(Protocol, Vec<PortRange>)>,
+    /// The rule that allows it.
+    pub rule: RuleId,
+}
+
 #[derive(Debug, Default)]
 struct Pieces {
     shelf: Shelf,
-    what: Vec<(Space, RuleId)>,
+    // By position.
+    blocks: Vec<Block>,
+    spaces: Vec<Space>,
+    rules: Vec<RuleId>,
+}
+
+impl Pieces {
+    fn cover(&self) -> Cover<'_> {
+        Cover::whole(&self.shelf, &self.spaces)
+    }
 }
 
 impl Reach {
@@ -32,8 +55,7 @@ impl Reach {
         let listing = Listing::of(rules);
         let mut openers = BTreeMap::new();
         for opener in [Opener::Device, Opener::Network] {
-            let mut blocks: Vec<Block> = Vec::new();
-            let mut what = Vec::new();
+            let mut pieces = Pieces::default();
             let allowing = listing.placed().filter(|placed| {
                 let it = &placed.rule.matches;
                 placed.rule.action == Action::Allow
@@ -44,15 +66,43 @@ impl Reach {
                 let earlier = listing.before(opener, classes, placed.at);
                 let all =
                     remainder(placed.block, placed.space.clone(), &earlier, |block, space| {
-                        blocks.push(block);
-                        what.push((space.clone(), placed.rule.id.clone()));
+                        pieces.blocks.push(block);
+                        pieces.spaces.push(space.clone());
+                        pieces.rules.push(placed.rule.id.clone());
                         ControlFlow::<()>::Continue(())
                     });
                 debug_assert!(all.is_continue());
             }
-            openers.insert(opener, Pieces { shelf: Shelf::numbered(blocks.into_iter()), what });
+            pieces.shelf = Shelf::numbered(pieces.blocks.iter().copied());
+            openers.insert(opener, pieces);
         }
         Self { openers }
+    }
+
+    /// What this allows and `other` does not, in order; the same packet is in no two pieces. Empty both
+    /// ways means that the two are the same, whatever the words.
+    pub fn beyond(&self, other: &Self) -> Vec<Piece> {
+        let mut found = Vec::new();
+        for (&opener, pieces) in &self.openers {
+            let theirs = other.openers.get(&opener);
+            let covers: Vec<_> = theirs.map(Pieces::cover).into_iter().collect();
+            let all = pieces.blocks.iter().zip(&pieces.spaces).zip(&pieces.rules);
+            for ((&block, space), rule) in all {
+                let visited = remainder(block, space.clone(), &covers, |block, space| {
+                    found.push((opener, block, space.clone(), rule.clone()));
+                    ControlFlow::<()>::Continue(())
+                });
+                debug_assert!(visited.is_continue());
+            }
+        }
+        found.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        let piece = |(opener, block, space, rule): (_, Block, Space, _)| Piece {
+            opener,
+            prefix: block.prefix(),
+            what: space.ranges(),
+            rule,
+        };
+        found.into_iter().map(piece).collect()
     }
 
     /// The rule that allows it; none if nothing does.
@@ -61,8 +111,9 @@ impl Reach {
         let pieces = self.openers.get(&opening.opener)?;
         let mut covering = pieces.shelf.covering(Block::host(far.address()));
         covering.find_map(|at| {
-            let (space, rule) = pieces.what.get(at as usize)?;
-            space.holds(far.protocol(), far.port()).then_some(rule)
+            let space = pieces.spaces.get(at as usize)?;
+            let held = space.holds(far.protocol(), far.port());
+            pieces.rules.get(at as usize).filter(|_| held)
         })
     }
 }

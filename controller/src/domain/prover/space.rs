@@ -53,6 +53,20 @@ impl Space {
         }
     }
 
+    /// What it holds, by protocol; ICMP has no ports.
+    pub(super) fn ranges(&self) -> Vec<(Protocol, Vec<PortRange>)> {
+        let mut found = Vec::new();
+        for (protocol, ports) in [(Protocol::Tcp, &self.tcp), (Protocol::Udp, &self.udp)] {
+            if !ports.0.is_empty() {
+                found.push((protocol, ports.ranges()));
+            }
+        }
+        if self.icmp {
+            found.push((Protocol::Icmp, Vec::new()));
+        }
+        found
+    }
+
     /// One element, of which a person would think first: a port rather than echo, the lowest but 0.
     pub(super) fn example(&self) -> Option<(Protocol, u16)> {
         let tcp = self.tcp.example().map(|port| (Protocol::Tcp, port));
@@ -125,6 +139,12 @@ impl Ports {
         let pairs = self.0.iter().flat_map(|a| other.0.iter().map(move |b| (a, b)));
         let both = pairs.map(|(a, b)| (a.0.max(b.0), a.1.min(b.1)));
         Self(both.filter(|(first, last)| first <= last).collect())
+    }
+
+    fn ranges(&self) -> Vec<PortRange> {
+        let text = |(first, last): &(u16, u16)| format!("{first}-{last}");
+        let range = |it| text(it).parse().expect("the first port is not above the last");
+        self.0.iter().map(range).collect()
     }
 
     fn example(&self) -> Option<u16> {

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use partywall_proto::admin::Endpoint;
 use partywall_proto::ids::{AgentId, SegmentId};
-use partywall_proto::nets::{Prefix, Protocol};
+use partywall_proto::nets::{PortRange, Prefix, Protocol};
 use partywall_proto::rules::{Action, ClassId, Match, Opener, Rule};
 use proptest::prelude::*;
 
 use crate::domain::policy::Opening;
 use crate::domain::prover::{
-    AgentFacts, Evidence, Flaw, PeerFacts, Publication, Reach, SegmentFacts, WarningKind, prove,
+    AgentFacts, Evidence, Flaw, PeerFacts, Publication, Reach, RuleList, SegmentFacts, WarningKind,
+    prove,
 };
 
 const CLASSES: [&[ClassId]; 4] = [&[], &[ClassId(0)], &[ClassId(1)], &[ClassId(0), ClassId(1)]];
@@ -185,10 +186,33 @@ proptest! {
     }
 
     #[test]
+    fn what_one_version_allows_beyond_another_is_each_packet_of_it_once(a in rules(6), b in rules(6)) {
+        for classes in CLASSES {
+            let beyond = Reach::of(&a, classes).beyond(&Reach::of(&b, classes));
+            for packet in universe() {
+                let far = &packet.far;
+                let within = |(protocol, ports): &(Protocol, Vec<PortRange>)| {
+                    *protocol == far.protocol()
+                        && (*protocol == Protocol::Icmp || ports.iter().any(|it| it.holds(far.port())))
+                };
+                let holding: Vec<_> = beyond
+                    .iter()
+                    .filter(|it| it.opener == packet.opener && it.prefix.holds(far.address()))
+                    .filter(|it| it.what.iter().any(within))
+                    .map(|it| &it.rule)
+                    .collect();
+                let gained = first_match(&packet, &a, classes)
+                    .filter(|rule| rule.action == Action::Allow && !allows(&b, classes, &packet));
+                prop_assert_eq!(holding, Vec::from_iter(gained.map(|rule| &rule.id)), "{}", packet);
+            }
+        }
+    }
+
+    #[test]
     fn a_rule_is_idle_if_no_packet_of_any_device_comes_to_it(rules in rules(8)) {
         let segment = "own".parse().unwrap();
         let gateway: AgentId = "gateway/g".parse().unwrap();
-        let agent = AgentFacts { agent: &gateway, addresses: &[], rules: &rules, peers: Vec::new() };
+        let agent = AgentFacts { agent: &gateway, addresses: &[], rules: RuleList::Listed(&rules), peers: Vec::new() };
         let proof = prove(&evidence(&segment, vec![agent]));
         let universe = universe();
         let mut idle = Vec::new();
@@ -224,7 +248,7 @@ proptest! {
     ) {
         let names: [SegmentId; 2] = ["own", "other"].map(|name| name.parse().unwrap());
         let gateway: AgentId = "gateway/g".parse().unwrap();
-        let agent = AgentFacts { agent: &gateway, addresses: &[], rules: &rules, peers: Vec::new() };
+        let agent = AgentFacts { agent: &gateway, addresses: &[], rules: RuleList::Listed(&rules), peers: Vec::new() };
         let segment = |at: usize, agents| SegmentFacts {
             segment: &names[at],
             pools: &world.pools[at],
@@ -291,7 +315,7 @@ proptest! {
         let agent = |agent, rules, peer, classes| AgentFacts {
             agent,
             addresses: &[],
-            rules,
+            rules: RuleList::Listed(rules),
             peers: vec![PeerFacts { agent: peer, allowed_ips: &[], classes }],
         };
         let agents = vec![

@@ -6,7 +6,7 @@ use partywall_proto::rules::{ClassId, Rule};
 use serde_json::json;
 
 use crate::domain::prover::{
-    AgentFacts, Evidence, PeerFacts, Proof, Publication, SegmentFacts, prove,
+    AgentFacts, Evidence, PeerFacts, Proof, Publication, RuleList, SegmentFacts, prove,
 };
 
 /// Two segments, a gateway and a device in each; what matters can be changed.
@@ -54,8 +54,12 @@ impl World {
         let segment = |at: usize| {
             let [gateway, device] = &self.agents[at];
             let peer = |agent, allowed_ips, classes| PeerFacts { agent, allowed_ips, classes };
-            let agent =
-                |agent, rules, peer| AgentFacts { agent, addresses: &[], rules, peers: vec![peer] };
+            let agent = |agent, rules, peer| AgentFacts {
+                agent,
+                addresses: &[],
+                rules: RuleList::Listed(rules),
+                peers: vec![peer],
+            };
             SegmentFacts {
                 segment: &self.segments[at],
                 pools: &self.pools[at],
