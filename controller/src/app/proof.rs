@@ -11,12 +11,12 @@ use partywall_proto::admin::SegmentSpec;
 use partywall_proto::ids::AgentId;
 use partywall_proto::nets::Prefix;
 use partywall_proto::problem::Finding;
-use partywall_proto::rules::{ClassId, Rule};
+use partywall_proto::rules::ClassId;
 
 use super::state::State;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::policy::Compiled;
-use crate::domain::prover::{AgentFacts, Evidence, PeerFacts, SegmentFacts, prove};
+use crate::domain::prover::{AgentFacts, Evidence, PeerFacts, RuleList, SegmentFacts, prove};
 use crate::domain::resource::Resource as _;
 
 /// What speaks against `after`: findings at the policies concerned, each with a packet. The sessions are
@@ -52,7 +52,6 @@ struct Device {
     addresses: Vec<IpAddr>,
     hosts: Vec<Prefix>,
     classes: Vec<ClassId>,
-    rules: Vec<Rule>,
 }
 
 impl Device {
@@ -77,7 +76,6 @@ impl<'a> Carried<'a> {
                 agent: AgentId::Device(session.device.clone()),
                 addresses: session.addresses.clone(),
                 hosts: session.addresses.iter().copied().map(Prefix::host).collect(),
-                rules: compiled.rules_for(&classes),
                 classes,
             })
         });
@@ -89,13 +87,13 @@ impl<'a> Carried<'a> {
         let gateways = self.gateways.iter().map(|agent| AgentFacts {
             agent,
             addresses: &[],
-            rules: self.compiled.rules(),
+            rules: RuleList::Listed(self.compiled.rules()),
             peers: self.devices.iter().map(Device::as_peer).collect(),
         });
         let devices = self.devices.iter().map(|device| AgentFacts {
             agent: &device.agent,
             addresses: &device.addresses,
-            rules: &device.rules,
+            rules: RuleList::Made(Box::new(move || self.compiled.rules_for(&device.classes))),
             peers: Vec::new(),
         });
         SegmentFacts {

@@ -130,6 +130,7 @@ fn what_a_broken_rule_lets_pass_is_found_by_the_prover_and_by_packets() {
 fn break_one(fault: Fault, place: Place, seed: u64, found: &mut Found) {
     let mut dice = Dice::of_seed(seed);
     let mut world = World::random(&mut dice);
+    assert!(world.prove().holds(), "seed {seed}: refuted before anything was broken");
     if !fault.put(place, &mut world.sides[0], &mut dice) {
         return;
     }

@@ -171,7 +171,7 @@ fn allows(rules: &[Rule], classes: &[ClassId], packet: &Opening) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn what_is_in_reach_is_what_the_first_match_allows(rules in rules(10)) {
