@@ -11,7 +11,7 @@ use partywall_proto::admin::{DeviceKind, GatewaySpec, SegmentSpec};
 use partywall_proto::agent_api::{SegmentOffer, ServerMessage};
 use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId, UserId};
 use partywall_proto::keys::WireguardKey;
-use partywall_proto::overlay::{Generation, OverlayConfig};
+use partywall_proto::overlay::{Generation, OverlayConfig, PolicyStamp};
 use partywall_proto::rules::ClassId;
 
 use super::state::State;
@@ -48,7 +48,8 @@ fn for_gateway<'a>(state: &'a State, gateway: &GatewayId, now: Timestamp) -> Des
     let live = state.sessions.values().filter(|session| session.segment == segment.name);
     let admissions = live.filter_map(|session| admission(state, session, now));
     let frame = frame(state, now);
-    let config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
+    let mut config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
+    config.policy = stamp(state, segment);
     Desired::Config(Box::new(config), key)
 }
 
@@ -72,7 +73,7 @@ fn for_device<'a>(state: &'a State, device: &DeviceId, now: Timestamp) -> Desire
     let policy = state.compiled.get(&segment.name).map(AsRef::as_ref);
     let none = Compiled::default();
     let gateways = gateways(state, &segment.name);
-    let config = device_config(
+    let mut config = device_config(
         frame(state, now),
         segment,
         building,
@@ -80,7 +81,13 @@ fn for_device<'a>(state: &'a State, device: &DeviceId, now: Timestamp) -> Desire
         policy.unwrap_or(&none),
         &admission,
     );
+    config.policy = stamp(state, segment);
     Desired::Config(Box::new(config), key)
+}
+
+fn stamp(state: &State, segment: &SegmentSpec) -> Option<PolicyStamp> {
+    let version = state.version_in_force(&segment.organisation)?;
+    Some(PolicyStamp { version: version.number })
 }
 
 fn frame(state: &State, now: Timestamp) -> Frame {
@@ -198,7 +205,9 @@ pub(super) fn concerned(state: &State, key: &str, found: &mut BTreeSet<AgentId>)
         | (Some("segment-key"), Some(name), None) => {
             name.parse().into_iter().for_each(|segment| all_of_segment(state, &segment, found));
         }
-        (Some("resource"), Some("policies"), Some(name)) | (Some("hours"), Some(name), None) => {
+        (Some("resource"), Some("policies"), Some(name))
+        | (Some("policy-version"), Some(name), Some(_))
+        | (Some("hours"), Some(name), None) => {
             let all = state.catalogue.segments.values().map(|segment| &segment.spec);
             all.filter(|segment| segment.organisation.as_str() == name)
                 .for_each(|segment| all_of_segment(state, &segment.name, found));

@@ -4,11 +4,12 @@
 //! What follows (sessions that end, keys that go) is worked out in one place, [`Draft::finish`], so that
 //! no way of changing a thing can forget it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use partywall_proto::admin::{
-    DeviceKind, GatewaySpec, OrganisationSpec, PolicySpec, ResourceChange, SegmentSpec,
+    DeviceKind, GatewaySpec, OrganisationSpec, PolicySpec, PolicyVersion, PolicyVersionText,
+    ResourceChange, SegmentSpec,
 };
 use partywall_proto::ids::{AgentId, DeviceId, OrganisationId, SegmentId};
 use serde_json::{Value, json};
@@ -16,16 +17,24 @@ use serde_json::{Value, json};
 use super::change::Change;
 use super::desired::wireguard_key;
 use super::records::{
-    address_key, agent_key, code_key, credential_key, resource_key, segment_key, session_key,
-    stock_secret_key, throttle_key, token_key,
+    address_key, agent_key, code_key, credential_key, policy_version_key, resource_key,
+    segment_key, session_key, stock_secret_key, throttle_key, token_key,
 };
 use super::state::State;
 use super::{AppError, Principal, Resource, Result, proof, random};
 use crate::domain::catalogue::{Catalogue, Table};
+use crate::domain::policy::text;
 use crate::domain::resource::path_of;
 use crate::domain::scope::Scope;
 use partywall_proto::admin::{TokenRole, Versioned};
 use partywall_proto::problem::Finding;
+
+/// A policy as somebody wrote it.
+pub(super) struct Written {
+    pub(super) text: String,
+    /// The version whose text it is.
+    pub(super) restored_from: Option<u64>,
+}
 
 /// See the module.
 pub(super) struct Draft<'a> {
@@ -35,6 +44,8 @@ pub(super) struct Draft<'a> {
     catalogue: Catalogue,
     change: Change,
     findings: Vec<Finding>,
+    /// What policies were read from, where somebody wrote them as a text.
+    written: BTreeMap<OrganisationId, Written>,
     /// What is created or updated, in order.
     pub(super) report: Vec<ResourceChange>,
 }
@@ -48,6 +59,7 @@ impl<'a> Draft<'a> {
             catalogue: state.catalogue.clone(),
             change: Change::default(),
             findings: Vec::new(),
+            written: BTreeMap::new(),
             report: Vec::new(),
         }
     }
@@ -83,6 +95,16 @@ impl<'a> Draft<'a> {
         K::table_mut(&mut self.catalogue)
             .insert(key, Versioned { revision: self.state.revision + 1, spec });
         Ok(())
+    }
+
+    /// Puts a policy in place as a version of its own, even where it says what the last one said.
+    pub(super) fn publish(&mut self, spec: PolicySpec, written: Written) -> Result<()> {
+        // What is there already is not written again, and so not asked about by `set`.
+        if !self.principal.may_write(None, Some(&spec), &self.catalogue) {
+            return Err(forbidden::<PolicySpec>(&spec.organisation, self.principal));
+        }
+        self.written.insert(spec.organisation.clone(), written);
+        self.set(spec)
     }
 
     /// Takes `key` away.
@@ -130,6 +152,7 @@ impl<'a> Draft<'a> {
         if !self.findings.is_empty() {
             return Err(AppError::Invalid(self.findings));
         }
+        self.make_versions();
         self.read_hours();
         self.end_sessions();
         self.segments_that_come_and_go();
@@ -150,6 +173,32 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Every policy that is written is a version, whichever way it came.
+    fn make_versions(&mut self) {
+        for organisation in self.rewritten() {
+            let Some(policy) = self.catalogue.policies.get(&organisation) else { continue };
+            let written = self.written.remove(&organisation);
+            let Written { text, restored_from } = written.unwrap_or_else(|| Written {
+                text: text::write(&policy.spec),
+                restored_from: None,
+            });
+            let last = self.state.last_version(&organisation).map_or(0, |version| version.number);
+            let (number, actor) = (last + 1, self.principal.actor());
+            let version = PolicyVersion {
+                number,
+                published_by: actor.clone(),
+                published_at: self.now,
+                restored_from,
+            };
+            let detail = json!({ "version": number, "restored_from": restored_from });
+            let value = PolicyVersionText { version, text };
+            self.change.put(policy_version_key(&organisation, number), &value);
+            let subject = format!("{}/versions/{number}", policy.spec.path());
+            let chain = organisation.as_str();
+            self.change.done(chain, self.now, &actor, "policy-publish", subject, Some(detail));
+        }
+    }
+
     /// The organisations whose policies this draft writes or deletes.
     fn rewritten(&self) -> Vec<OrganisationId> {
         let (before, after) = (&self.state.catalogue.policies, &self.catalogue.policies);
@@ -158,7 +207,7 @@ impl<'a> Draft<'a> {
             all.get(name).map(|policy: &Versioned<PolicySpec>| policy.revision)
         };
         let changed = names.into_iter().filter(|name| spec(before, name) != spec(after, name));
-        changed.cloned().collect()
+        changed.chain(self.written.keys()).cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Whether what is written can make agents enforce other rules than those that were proved. People,

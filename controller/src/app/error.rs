@@ -1,5 +1,7 @@
 //! What the app answers when it does not do what was asked, and how that travels as a problem.
 
+use partywall_proto::admin::PolicyVersion;
+use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::{Finding, Problem};
 
 use crate::flows::FlowsError;
@@ -29,6 +31,16 @@ pub enum AppError {
         expected: u64,
         /// The revision as stored; 0 if it does not exist.
         current: u64,
+    },
+    /// Someone else published a policy meanwhile.
+    #[error("{}", published_in_words(.organisation, *.expected, .current.as_ref()))]
+    PublishedMeanwhile {
+        /// Whose policy.
+        organisation: OrganisationId,
+        /// The number in the `If-Match` that was sent; 0 for "none yet".
+        expected: u64,
+        /// The last version; none if there is none.
+        current: Option<PolicyVersion>,
     },
     /// It was done before and can be done only once.
     #[error("{0}")]
@@ -78,7 +90,9 @@ impl AppError {
             Self::Forbidden(_) => (403, "forbidden", "Not allowed"),
             Self::NotFound(_) => (404, "not-found", "Not found"),
             Self::Invalid(_) => (422, "invalid", "Not valid"),
-            Self::ChangedMeanwhile { .. } => (412, "changed-meanwhile", "Changed meanwhile"),
+            Self::ChangedMeanwhile { .. } | Self::PublishedMeanwhile { .. } => {
+                (412, "changed-meanwhile", "Changed meanwhile")
+            }
             Self::AlreadyDone(_) => (409, "already-done", "Already done"),
             Self::SignInRefused => (401, "sign-in-refused", "Sign-in refused"),
             Self::TooSoon { .. } => (429, "too-soon", "Too many attempts"),
@@ -100,6 +114,21 @@ impl AppError {
         }
         problem
     }
+}
+
+fn published_in_words(
+    organisation: &OrganisationId,
+    expected: u64,
+    current: Option<&PolicyVersion>,
+) -> String {
+    let Some(current) = current else {
+        return format!("the policy of {organisation} has no version {expected}, nor any other");
+    };
+    let PolicyVersion { number, published_by, published_at, .. } = current;
+    format!(
+        "the policy of {organisation} is at version {number}, not {expected}: {published_by} published it at \
+         {published_at}; look at what changed and repeat the change on top of it"
+    )
 }
 
 fn findings_in_words(count: usize) -> String {

@@ -16,6 +16,7 @@ mod draft;
 mod error;
 mod feed;
 mod flows;
+mod policies;
 mod proof;
 mod random;
 mod records;
@@ -122,7 +123,9 @@ impl App {
             ended: Mutex::default(),
             due: Notify::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let app = Self { inner: Arc::new(inner) };
+        app.number_policies().await?;
+        Ok(app)
     }
 
     fn now(&self) -> Timestamp {

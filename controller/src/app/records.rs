@@ -115,6 +115,11 @@ pub(super) fn hours_key(organisation: &OrganisationId) -> String {
     format!("hours/{organisation}")
 }
 
+/// The number is padded so that versions sort.
+pub(super) fn policy_version_key(organisation: &OrganisationId, number: u64) -> String {
+    format!("policy-version/{organisation}/{number:020}")
+}
+
 pub(super) fn agent_key(agent: &AgentId) -> String {
     format!("agent/{agent}")
 }

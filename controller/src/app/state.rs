@@ -10,12 +10,13 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use partywall_proto::admin::{
     BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec,
-    PolicySpec, SegmentSpec, UserSpec, Versioned,
+    PolicySpec, PolicyVersion, SegmentSpec, UserSpec, Versioned,
 };
 use partywall_proto::ids::{
     AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
 };
 use partywall_proto::keys::SegmentKey;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::records::{
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) compiled: BTreeMap<SegmentId, Arc<Compiled>>,
     /// As of when the hours of an organisation's policy are read.
     pub(super) hours: BTreeMap<OrganisationId, HoursRecord>,
+    /// The versions of each organisation's policy, by their numbers. Their texts stay in the store.
+    pub(super) versions: BTreeMap<OrganisationId, BTreeMap<u64, PolicyVersion>>,
     pub(super) agents: BTreeMap<AgentId, AgentRecord>,
     pub(super) codes: BTreeMap<AgentId, CodeRecord>,
     pub(super) sessions: BTreeMap<SessionId, SessionRecord>,
@@ -55,6 +58,12 @@ pub(super) struct State {
     pub(super) stock_secrets: BTreeMap<DeviceId, PskSecret>,
     pub(super) chains: BTreeMap<String, ChainHead>,
     revisions: HashMap<String, u64>,
+}
+
+/// A stored version without its text.
+#[derive(Deserialize)]
+struct VersionEntry {
+    version: PolicyVersion,
 }
 
 /// A stored value that this version cannot read.
@@ -85,6 +94,17 @@ impl State {
         self.revisions.get(key).copied()
     }
 
+    /// The last version of an organisation's policy, also where the policy was deleted since.
+    pub(super) fn last_version(&self, organisation: &OrganisationId) -> Option<&PolicyVersion> {
+        self.versions.get(organisation)?.values().next_back()
+    }
+
+    /// The version of an organisation's policy that its agents enforce.
+    pub(super) fn version_in_force(&self, organisation: &OrganisationId) -> Option<&PolicyVersion> {
+        self.catalogue.policies.get(organisation)?;
+        self.last_version(organisation)
+    }
+
     /// The session of a device.
     pub(super) fn session_on(&self, device: &DeviceId) -> Option<&SessionRecord> {
         self.sessions.get(self.session_of.get(device)?)
@@ -102,6 +122,7 @@ impl State {
             "meta" => self.controller = value.map(serde_json::from_slice).transpose()?,
             "resource" => self.take_resource(name, value, revision)?,
             "hours" => put(&mut self.hours, parse(name)?, value)?,
+            "policy-version" => self.take_version(name, value)?,
             "agent" => put(&mut self.agents, parse(name)?, value)?,
             "code" => put(&mut self.codes, parse(name)?, value)?,
             "session" => self.take_session(parse(name)?, value)?,
@@ -167,6 +188,19 @@ impl State {
             }
             unknown => Err(unknown_kind(unknown)),
         }
+    }
+
+    fn take_version(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Unreadable> {
+        let (organisation, number) = name.split_once('/').unwrap_or((name, ""));
+        let versions = self.versions.entry(parse(organisation)?).or_default();
+        match value {
+            Some(value) => {
+                let VersionEntry { version } = serde_json::from_slice(value)?;
+                versions.insert(parse(number)?, version);
+            }
+            None => drop(versions.remove(&parse(number)?)),
+        }
+        Ok(())
     }
 
     fn take_session(&mut self, id: SessionId, value: Option<&[u8]>) -> Result<(), Unreadable> {

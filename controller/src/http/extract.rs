@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use partywall_proto::admin::BODY_MAX_BYTES;
@@ -51,24 +51,60 @@ impl<T: DeserializeOwned> FromRequest<Edge> for Body<T> {
         match tokio::time::timeout(BODY_TIMEOUT, Json::from_request(request, edge)).await {
             Ok(Ok(Json(value))) => Ok(Self(value)),
             Ok(Err(rejection)) => Err(refused_body(&rejection)),
-            Err(_elapsed) => Err(Refusal::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                "Body too slow",
-                "the body did not arrive in time; nothing was changed",
-            )),
+            Err(_elapsed) => Err(too_slow()),
         }
     }
 }
 
+/// A policy's text: YAML (RFC 9512).
+pub(super) struct Yaml(pub(super) String);
+
+impl FromRequest<Edge> for Yaml {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Refusal> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/yaml") {
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "Body is not YAML",
+                "send YAML, with `Content-Type: application/yaml`",
+            ));
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, String::from_request(request, edge)).await {
+            Ok(Ok(text)) => Ok(Self(text)),
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(too_large())
+            }
+            Ok(Err(rejection)) => Err(Refusal::bad_request(rejection.body_text())),
+            Err(_elapsed) => Err(too_slow()),
+        }
+    }
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-large",
+        "Body too large",
+        format!("a body has at most {BODY_MAX_BYTES} bytes; split the change"),
+    )
+}
+
+fn too_slow() -> Refusal {
+    Refusal::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "timeout",
+        "Body too slow",
+        "the body did not arrive in time; nothing was changed",
+    )
+}
+
 fn refused_body(rejection: &JsonRejection) -> Refusal {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "Body too large",
-            format!("a body has at most {BODY_MAX_BYTES} bytes; split the change"),
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-media-type",

@@ -15,6 +15,7 @@ mod revision;
 mod router;
 mod server;
 mod stream;
+mod versions;
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ use super::problem::{Refusal, no_such_method, no_such_route};
 use super::resources::{
     buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
-use super::{Edge, access, audit, flows, manifest, meta, stream};
+use super::{Edge, access, audit, flows, manifest, meta, stream, versions};
 
 /// Longest time from a request's head to its answer's; an apply of a building takes a fraction.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +71,10 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(users::read, users::write, users::remove))
         .routes(routes!(policies::list))
         .routes(routes!(policies::read, policies::write, policies::remove))
+        .routes(routes!(versions::check))
+        .routes(routes!(versions::list, versions::publish))
+        .routes(routes!(versions::read))
+        .routes(routes!(versions::restore))
         .routes(routes!(flow_settings::list))
         .routes(routes!(flow_settings::read, flow_settings::write, flow_settings::remove))
         .routes(routes!(flows::list))

@@ -7,6 +7,7 @@ mod audit;
 mod flows;
 mod policy;
 mod resources;
+mod versions;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ pub use resources::{
     BuildingSpec, DeviceKind, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, SegmentSpec,
     UserSpec,
 };
+pub use versions::{PolicyReport, PolicyVersion, PolicyVersionText};
 
 /// Path of the OpenAPI document.
 pub const OPENAPI_PATH: &str = "/v1/openapi.json";

@@ -52,6 +52,13 @@ pub fn read(text: &str) -> Result<PolicySpec, Box<Finding>> {
     })
 }
 
+/// Writes `policy` anew, so that [`read`] gives it back.
+pub fn write(policy: &PolicySpec) -> String {
+    serde_saphyr::to_string(policy).unwrap_or_else(|_| {
+        serde_json::to_string_pretty(policy).expect("specs have a JSON form, which is YAML")
+    })
+}
+
 /// The error without its position, which travels by itself.
 fn words(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
@@ -108,6 +115,10 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "comments and what frames a document are no nodes; the parser's events may grow"
+    )]
     fn run(&mut self, text: &str) {
         for (number, event) in Parser::new_from_str(text).enumerate() {
             // What cannot be parsed was refused when it was read.
@@ -192,6 +203,10 @@ impl Walk<'_> {
 }
 
 /// The names of rules and tests, by the number of the event that begins each. A name need not come first.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "comments and what frames a document are no nodes; the parser's events may grow"
+)]
 fn names(text: &str) -> BTreeMap<usize, String> {
     let mut found = BTreeMap::new();
     // For each open mapping or list: the event that began it, whether it is a list, the last key.

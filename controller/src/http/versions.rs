@@ -1,0 +1,131 @@
+//! Policies as texts, and their versions.
+//!
+//! `If-Match` holds the number of the version that a new one builds on, not a revision: it is what
+//! people talk about.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::ETAG;
+use axum::response::{IntoResponse, Response};
+use partywall_proto::admin::{Page, PolicyReport, PolicyVersion, PolicyVersionText};
+use partywall_proto::ids::OrganisationId;
+use partywall_proto::problem::Problem;
+use serde::Deserialize;
+
+use super::Edge;
+use super::extract::{Bearer, Named, PageParams, Params, Yaml};
+use super::problem::{Refusal, Refused};
+use super::revision::Expected;
+
+/// The names in a version's path.
+#[derive(Deserialize)]
+pub(super) struct VersionPath {
+    organisation: OrganisationId,
+    number: u64,
+}
+
+/// A new version, with its number as `ETag`.
+pub(super) struct Published(PolicyVersion);
+
+impl IntoResponse for Published {
+    fn into_response(self) -> Response {
+        let tag = format!("\"{}\"", self.0.number);
+        (StatusCode::CREATED, [(ETAG, tag)], Json(self.0)).into_response()
+    }
+}
+
+/// Say what is wrong with a text, as publishing it now would; nothing is changed.
+#[utoipa::path(post, path = "/v1/policies/{organisation}/check", tag = "policies",
+    operation_id = "check_policy",
+    params(("organisation" = String, Path, description = "Whose it is")),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (status = 200, description = "The findings; none means that it is good", body = PolicyReport),
+        Refused))]
+pub(super) async fn check(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+    Yaml(text): Yaml,
+) -> Result<Json<PolicyReport>, Refusal> {
+    Ok(Json(edge.app.check_policy(&principal, &organisation, &text).await?))
+}
+
+/// Publish a text as the next version.
+#[utoipa::path(post, path = "/v1/policies/{organisation}/versions", tag = "policies",
+    operation_id = "publish_policy",
+    params(("organisation" = String, Path, description = "Whose it is"),
+        ("If-Match" = Option<String>, Header,
+            description = "Publish only if this is the number of the last version, as in \"7\""),
+        ("If-None-Match" = Option<String>, Header,
+            description = "`*`: publish only if there is no version yet")),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (status = 201, description = "In force; agents are being told", body = PolicyVersion,
+            headers(("ETag" = String, description = "Its number, for If-Match"))),
+        (status = 412, description = "Published meanwhile; says by whom and when", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "Not valid; every finding is listed", body = Problem,
+            content_type = "application/problem+json"), Refused))]
+pub(super) async fn publish(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+    Expected(if_match): Expected,
+    Yaml(text): Yaml,
+) -> Result<Published, Refusal> {
+    Ok(Published(edge.app.publish_policy(&principal, &organisation, text, if_match).await?))
+}
+
+/// List the versions, the oldest first.
+#[utoipa::path(get, path = "/v1/policies/{organisation}/versions", tag = "policies",
+    operation_id = "list_policy_versions",
+    params(("organisation" = String, Path, description = "Whose they are"), PageParams),
+    responses((status = 200, description = "One page", body = Page<PolicyVersion>), Refused))]
+pub(super) async fn list(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+    Params(page): Params<PageParams>,
+) -> Result<Json<Page<PolicyVersion>>, Refusal> {
+    let (cursor, limit) = (page.cursor.as_deref(), page.limit()?);
+    Ok(Json(edge.app.policy_versions(&principal, &organisation, cursor, limit).await?))
+}
+
+/// Read one version, with its text.
+#[utoipa::path(get, path = "/v1/policies/{organisation}/versions/{number}", tag = "policies",
+    operation_id = "read_policy_version",
+    params(("organisation" = String, Path, description = "Whose it is"),
+        ("number" = u64, Path, description = "Which one")),
+    responses((status = 200, description = "The version", body = PolicyVersionText), Refused))]
+pub(super) async fn read(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(VersionPath { organisation, number }): Named<VersionPath>,
+) -> Result<Json<PolicyVersionText>, Refusal> {
+    Ok(Json(edge.app.policy_version(&principal, &organisation, number).await?))
+}
+
+/// Publish what an earlier version said as a new one, if it still holds.
+#[utoipa::path(post, path = "/v1/policies/{organisation}/versions/{number}/restore", tag = "policies",
+    operation_id = "restore_policy_version",
+    params(("organisation" = String, Path, description = "Whose it is"),
+        ("number" = u64, Path, description = "The earlier version"),
+        ("If-Match" = Option<String>, Header,
+            description = "Publish only if this is the number of the last version, as in \"7\"")),
+    responses(
+        (status = 201, description = "In force; agents are being told", body = PolicyVersion,
+            headers(("ETag" = String, description = "Its number, for If-Match"))),
+        (status = 412, description = "Published meanwhile; says by whom and when", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "Not valid any more; every finding is listed", body = Problem,
+            content_type = "application/problem+json"), Refused))]
+pub(super) async fn restore(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(VersionPath { organisation, number }): Named<VersionPath>,
+    Expected(if_match): Expected,
+) -> Result<Published, Refusal> {
+    Ok(Published(edge.app.restore_policy(&principal, &organisation, number, if_match).await?))
+}

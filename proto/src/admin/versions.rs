@@ -1,0 +1,46 @@
+//! The versions of an organisation's policy, and what is said of a text before it becomes one.
+//!
+//! Numbers count from 1 for each organisation and never repeat, also where a policy was deleted meanwhile.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Finding;
+
+/// One version of an organisation's policy, without its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyVersion {
+    /// From 1. Configs, flow records and `why` name it.
+    pub number: u64,
+    /// Who published it, as the audit trail names them.
+    pub published_by: String,
+    /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub published_at: Timestamp,
+    /// The earlier version that this one brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<u64>,
+}
+
+/// One version of an organisation's policy as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyVersionText {
+    /// Which one.
+    pub version: PolicyVersion,
+    /// YAML as its author wrote it; what came as part of a manifest or as JSON is written anew.
+    pub text: String,
+}
+
+/// What is said of a text that could be published. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyReport {
+    /// What is wrong, with line and column; empty means that it could be published now.
+    pub findings: Vec<Finding>,
+    /// How many tests it has. They all hold where there are no findings.
+    pub tests: usize,
+    /// How many rules it has, as written, in all segments.
+    pub rules: usize,
+}
