@@ -12,6 +12,7 @@ use partywall_proto::keys::Secret;
 
 use super::CtlError;
 use super::flows::{FlowsArguments, FlowsVerb};
+use super::policy::PolicyArguments;
 use super::resource_path::ResourcePath;
 
 /// Partywall's admin command line.
@@ -123,6 +124,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         asked: FlowsArguments,
     },
+    /// Your organisation's policy: check it, publish it, look back and roll back
+    Policy(PolicyArguments),
     /// Show the audit trail, or verify it
     #[command(args_conflicts_with_subcommands = true)]
     Audit {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use partywall_proto::keys::Secret;
 use partywall_proto::problem::{MEDIA_TYPE, Problem};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -91,6 +91,29 @@ impl Client {
         body: &(impl Serialize + Sync),
     ) -> Result<T, CtlError> {
         let response = self.send(self.request(method, path)?.query(query).json(body)).await?;
+        self.json(response).await
+    }
+
+    /// Sends a policy's text and reads the answer. `if_version` is the version that it builds on.
+    pub(super) async fn post_yaml<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        text: String,
+        if_version: Option<u64>,
+    ) -> Result<T, CtlError> {
+        let request = self.request(Method::POST, path)?.header(CONTENT_TYPE, "application/yaml");
+        let response = self.send(precondition(request, if_version).body(text)).await?;
+        self.json(response).await
+    }
+
+    /// As [`Self::post_yaml`], with nothing to send.
+    pub(super) async fn post_if<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        if_version: Option<u64>,
+    ) -> Result<T, CtlError> {
+        let request = self.request(Method::POST, path)?;
+        let response = self.send(precondition(request, if_version)).await?;
         self.json(response).await
     }
 
@@ -186,6 +209,14 @@ impl Client {
             )
         };
         CtlError::Connection(text)
+    }
+}
+
+fn precondition(request: RequestBuilder, if_version: Option<u64>) -> RequestBuilder {
+    match if_version {
+        None => request,
+        Some(0) => request.header(IF_NONE_MATCH, "*"),
+        Some(number) => request.header(IF_MATCH, format!("\"{number}\"")),
     }
 }
 

@@ -70,7 +70,8 @@ fn explain(name: &str, error: &serde_saphyr::Error) -> CtlError {
     CtlError::Manifest(format!("{name}:{line}:{column}: {rest}"))
 }
 
-fn text_of(path: &Path) -> Result<(String, String), CtlError> {
+/// What a file is called in messages, and its text.
+pub(super) fn text_of(path: &Path) -> Result<(String, String), CtlError> {
     let failed = |source| CtlError::Read { path: path.to_owned(), source };
     let (name, mut source): (String, Box<dyn std::io::Read>) = match path == Path::new("-") {
         true => ("standard input".to_owned(), Box::new(std::io::stdin().lock())),

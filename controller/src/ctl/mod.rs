@@ -9,6 +9,7 @@ mod client;
 mod diff;
 mod flows;
 mod manifest_file;
+mod policy;
 mod prompt;
 mod resource_path;
 mod setup;
@@ -44,6 +45,9 @@ pub enum CtlError {
     /// A manifest file is not one.
     #[error("{0}")]
     Manifest(String),
+    /// A policy is refused, for these reasons.
+    #[error("the policy is refused; the version in force stays\n{0}")]
+    Policy(String),
     /// Nobody answers there, or not as the controller would.
     #[error("{0}")]
     Connection(String),
@@ -101,6 +105,7 @@ pub async fn run(arguments: Arguments, out: &mut (dyn Write + Send)) -> Result<(
         Verb::Flows { verb: Some(FlowsVerb::Status), asked: _ } => {
             flows::status(&client, json, out).await
         }
+        Verb::Policy(asked) => policy::run(&client, &asked, json, out).await,
         Verb::Audit { verb: None, chain } => {
             setup::audit(&client, chain.as_deref(), json, out).await
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use partywall_proto::admin::{
-    AuditRecord, AuditVerdict, FlowStatus, SessionView, StoredFlow, Token, TokenRole,
+    AuditRecord, AuditVerdict, FlowStatus, PolicyVersion, SessionView, StoredFlow, Token, TokenRole,
 };
 use partywall_proto::rules::Opener;
 
@@ -40,6 +40,19 @@ pub(super) fn tokens(tokens: &[Token]) -> Table {
         ]
     });
     table(&["TOKEN", "ROLE", "ORGANISATION", "HOLDER", "ENDS"], rows)
+}
+
+pub(super) fn versions(versions: &[PolicyVersion]) -> Table {
+    let rows = versions.iter().map(|version| {
+        let restored = version.restored_from.map(|number| format!("as version {number} was"));
+        vec![
+            version.number.to_string(),
+            version.published_at.to_string(),
+            version.published_by.clone(),
+            restored.unwrap_or_default(),
+        ]
+    });
+    table(&["VERSION", "PUBLISHED", "BY", "SAYS"], rows)
 }
 
 pub(super) fn audit(records: &[AuditRecord]) -> Table {

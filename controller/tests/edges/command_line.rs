@@ -74,12 +74,63 @@ fn a_first_building_by_the_command_line() {
     assert!(place.ctl(&admin, &["audit", "verify"]).contains("holds"));
     assert!(place.ctl(&admin, &["token", "list"]).contains("network team"));
 
+    policy_by_the_command_line(&place, &admin);
+
     let said = place.ctl(&facilities, &["delete", "devices/desk-1"]);
     assert_eq!(said, "devices/desk-1 is deleted\n");
     assert!(!place.ctl(&facilities, &["export"]).contains("desk-1"));
     place.ctl(&admin, &["delete", "users/alice@council"]);
     place.ctl(&admin, &["delete", "groups/council/staff"]);
     assert!(!place.ctl(&admin, &["export"]).contains("staff"));
+}
+
+const POLICY: &str = "\
+# Who reaches what.
+version: 1
+organisation: council
+segments:
+  council:
+    rules:
+      - name: web
+        who: { groups: [staff] }
+        what:
+          - net: { prefixes: [10.1.0.0/16], protocol: tcp, ports: [443] }
+tests:
+  - name: the web is there
+    given: { user: alice@council }
+    to: 10.1.2.3:443/tcp
+    expect: allow
+";
+
+/// As `admin`, from the first draft to the way back.
+fn policy_by_the_command_line(place: &Place, admin: &Path) {
+    let good = place.file("policy.yaml", POLICY);
+    let typo = place.file("typo.yaml", &POLICY.replace("[staff]", "[stuff]"));
+    let refused = |arguments: &[&str], says: &str| {
+        let output = place.ctl_with(admin, arguments, "");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains(says), "{arguments:?}: {text}");
+    };
+    refused(&["policy", "check", "-f", &typo], "typo.yaml:8:");
+    refused(&["policy", "publish", "-f", &typo], "typo.yaml:8:");
+    let said = place.ctl(admin, &["policy", "check", "-f", &good]);
+    assert!(said.contains("1 rules, 1 tests hold"), "{said}");
+    let report: Value =
+        serde_json::from_str(&place.ctl(admin, &["policy", "check", "-f", &good, "--json"]))
+            .unwrap();
+    assert_eq!(report, serde_json::json!({ "findings": [], "tests": 1, "rules": 1 }));
+    let publish = ["policy", "publish", "-f", &good, "--if-version", "0"];
+    assert_eq!(place.ctl(admin, &publish), "version 1\n");
+    refused(&publish, "is at version 1, not 0: network team");
+    let narrower = place.file("narrower.yaml", &POLICY.replace("10.1.0.0/16", "10.1.2.0/24"));
+    assert_eq!(place.ctl(admin, &["policy", "publish", "-f", &narrower]), "version 2\n");
+    let said = place.ctl(admin, &["policy", "rollback", "1", "--if-version", "2"]);
+    assert_eq!(said, "version 3, as version 1 was\n");
+    assert_eq!(place.ctl(admin, &["policy", "show", "3"]), POLICY);
+    let listed = place.ctl(admin, &["policy", "versions"]);
+    assert!(listed.contains("network team") && listed.contains("as version 1 was"), "{listed}");
+    refused(&["policy", "rollback", "7"], "there is no policies/council/versions/7");
+    place.ctl(admin, &["delete", "policies/council"]);
 }
 
 #[test]

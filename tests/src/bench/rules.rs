@@ -10,7 +10,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use partywall_controller::domain::policy::{Compiled, Facts};
-use partywall_controller::domain::prover::{AgentFacts, Evidence, PeerFacts, SegmentFacts, prove};
+use partywall_controller::domain::prover::{
+    AgentFacts, Evidence, PeerFacts, RuleList, SegmentFacts, prove,
+};
 use partywall_proto::admin::{DeviceClass, PolicySpec, SignInStrength};
 use partywall_proto::ids::{AgentId, BuildingId, GroupId, SegmentId, UserId};
 use partywall_proto::nets::Prefix;
@@ -166,13 +168,13 @@ impl World {
         let gateways = self.gateways.iter().map(|agent| AgentFacts {
             agent,
             addresses: &[],
-            rules: compiled.rules(),
+            rules: RuleList::Listed(compiled.rules()),
             peers: peers().collect(),
         });
         let devices = both().map(|(user, device)| AgentFacts {
             agent: &user.agent,
             addresses: &user.address,
-            rules: &device.rules,
+            rules: RuleList::Listed(&device.rules),
             peers: Vec::new(),
         });
         let segment = SegmentFacts {

@@ -115,10 +115,6 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "comments and what frames a document are no nodes; the parser's events may grow"
-    )]
     fn run(&mut self, text: &str) {
         for (number, event) in Parser::new_from_str(text).enumerate() {
             // What cannot be parsed was refused when it was read.
@@ -203,10 +199,6 @@ impl Walk<'_> {
 }
 
 /// The names of rules and tests, by the number of the event that begins each. A name need not come first.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "comments and what frames a document are no nodes; the parser's events may grow"
-)]
 fn names(text: &str) -> BTreeMap<usize, String> {
     let mut found = BTreeMap::new();
     // For each open mapping or list: the event that began it, whether it is a list, the last key.

@@ -95,7 +95,7 @@ impl Reach {
                 debug_assert!(visited.is_continue());
             }
         }
-        found.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        found.sort_by_key(|it| (it.0, it.1));
         let piece = |(opener, block, space, rule): (_, Block, Space, _)| Piece {
             opener,
             prefix: block.prefix(),

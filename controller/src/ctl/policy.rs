@@ -1,0 +1,210 @@
+//! The verbs about an organisation's policy: check, publish, look back, roll back.
+//!
+//! The file goes to the controller as it is, comments and all; what is wrong with it is told by the
+//! controller alone, so that `check` and `publish` cannot disagree.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use partywall_proto::admin::{
+    Page, PolicyReport, PolicyVersion, PolicyVersionText, SegmentSpec, Versioned,
+};
+use partywall_proto::ids::OrganisationId;
+use partywall_proto::problem::Finding;
+
+use super::client::Client;
+use super::{CtlError, hint, manifest_file, tables, write_json};
+
+/// Items in one request.
+const PAGE: &str = "1000";
+
+/// Whose policy, and what to do with it.
+#[derive(Debug, Args)]
+pub(super) struct PolicyArguments {
+    /// Whose policy; your own organisation's unless stated
+    #[arg(long, global = true)]
+    organisation: Option<OrganisationId>,
+    /// What to do.
+    #[command(subcommand)]
+    verb: PolicyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyVerb {
+    /// Say what is wrong with a policy, as publishing it now would; changes nothing
+    Check {
+        /// The policy; `-` reads standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make a policy the next version
+    Publish {
+        /// The policy; `-` reads standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Only on top of this version, so that nobody else's change is lost; 0 is none yet
+        #[arg(long, value_name = "NUMBER")]
+        if_version: Option<u64>,
+    },
+    /// List the versions, with who published each and when
+    Versions,
+    /// Print one version as it was written
+    Show {
+        /// Its number, from `partywallctl policy versions`
+        number: u64,
+    },
+    /// Publish an earlier version again, as a new one
+    Rollback {
+        /// The earlier version's number, from `partywallctl policy versions`
+        number: u64,
+        /// Only on top of this version, so that nobody else's change is lost
+        #[arg(long, value_name = "NUMBER")]
+        if_version: Option<u64>,
+    },
+}
+
+type Out<'a> = &'a mut (dyn Write + Send);
+
+pub(super) async fn run(
+    client: &Client,
+    arguments: &PolicyArguments,
+    json: bool,
+    out: Out<'_>,
+) -> Result<(), CtlError> {
+    let organisation = match &arguments.organisation {
+        Some(organisation) => organisation.clone(),
+        None => own(client).await?,
+    };
+    let name = organisation.as_str();
+    match &arguments.verb {
+        PolicyVerb::Check { file } => check(client, name, file, json, out).await,
+        PolicyVerb::Publish { file, if_version } => {
+            let (source, text) = manifest_file::text_of(file)?;
+            let path = ["policies", name, "versions"];
+            let published = client.post_yaml(&path, text, *if_version).await;
+            let version = published.map_err(|refused| in_file(&source, refused))?;
+            published_as(&version, json, out)
+        }
+        PolicyVerb::Versions => {
+            let versions = versions(client, name).await?;
+            match json {
+                true => write_json(out, &versions),
+                false => Ok(writeln!(out, "{}", tables::versions(&versions))?),
+            }
+        }
+        PolicyVerb::Show { number } => {
+            let path = ["policies", name, "versions", &number.to_string()];
+            let shown: PolicyVersionText = client.get(&path, &[]).await?;
+            match json {
+                true => write_json(out, &shown),
+                false => Ok(out.write_all(shown.text.as_bytes())?),
+            }
+        }
+        PolicyVerb::Rollback { number, if_version } => {
+            let path = ["policies", name, "versions", &number.to_string(), "restore"];
+            let version: PolicyVersion = client.post_if(&path, *if_version).await?;
+            published_as(&version, json, out)
+        }
+    }
+}
+
+/// The one organisation whose segments the token shows.
+async fn own(client: &Client) -> Result<OrganisationId, CtlError> {
+    let page: Page<Versioned<SegmentSpec>> = client.get(&["segments"], &[("limit", PAGE)]).await?;
+    let seen: BTreeSet<_> = page.items.into_iter().map(|it| it.spec.organisation).collect();
+    let mut seen = seen.into_iter();
+    match (seen.next(), seen.next()) {
+        (Some(organisation), None) => Ok(organisation),
+        (None | Some(_), _) => Err(CtlError::Usage(
+            "your token does not say whose policy is meant: add `--organisation NAME`".to_owned(),
+        )),
+    }
+}
+
+async fn check(
+    client: &Client,
+    organisation: &str,
+    file: &Path,
+    json: bool,
+    out: Out<'_>,
+) -> Result<(), CtlError> {
+    let (source, text) = manifest_file::text_of(file)?;
+    let path = ["policies", organisation, "check"];
+    let report: PolicyReport = client.post_yaml(&path, text, None).await?;
+    if json {
+        write_json(out, &report)?;
+    }
+    if !report.findings.is_empty() {
+        return Err(CtlError::Policy(lines(&source, &report.findings)));
+    }
+    let PolicyReport { tests, rules, .. } = report;
+    match json {
+        true => Ok(()),
+        false => {
+            Ok(writeln!(out, "{source}: {rules} rules, {tests} tests hold; nothing is changed")?)
+        }
+    }
+}
+
+async fn versions(client: &Client, organisation: &str) -> Result<Vec<PolicyVersion>, CtlError> {
+    let path = ["policies", organisation, "versions"];
+    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let mut query = vec![("limit", PAGE)];
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: Page<PolicyVersion> = client.get(&path, &query).await?;
+        all.extend(page.items);
+        match page.next {
+            None => return Ok(all),
+            next => cursor = next,
+        }
+    }
+}
+
+fn published_as(version: &PolicyVersion, json: bool, out: Out<'_>) -> Result<(), CtlError> {
+    if json {
+        return write_json(out, version);
+    }
+    match version.restored_from {
+        Some(earlier) => writeln!(out, "version {}, as version {earlier} was", version.number)?,
+        None => writeln!(out, "version {}", version.number)?,
+    }
+    hint(format_args!("it is in force; `partywallctl policy rollback` brings an earlier one back"));
+    Ok(())
+}
+
+/// A refusal whose findings are about a file.
+fn in_file(source: &str, refused: CtlError) -> CtlError {
+    if let CtlError::Refused(problem) = &refused
+        && !problem.errors.is_empty()
+    {
+        return CtlError::Policy(lines(source, &problem.errors));
+    }
+    refused
+}
+
+/// `council.yaml:8:21: policies/council/…: what is wrong`, a line for each.
+fn lines(source: &str, findings: &[Finding]) -> String {
+    let line = |finding: &Finding| match finding.line {
+        Some(_) => format!("{source}:{finding}"),
+        None => format!("{source}: {finding}"),
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_reads_as_a_compiler_would_put_it() {
+        let mut found = Finding::new("policies/council/tests/web", "expected allow");
+        let without = lines("council.yaml", std::slice::from_ref(&found));
+        assert_eq!(without, "council.yaml: policies/council/tests/web: expected allow");
+        (found.line, found.column) = (Some(8), Some(21));
+        let with = lines("council.yaml", &[found]);
+        assert_eq!(with, "council.yaml:8:21: policies/council/tests/web: expected allow");
+    }
+}
