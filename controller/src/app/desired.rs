@@ -1,21 +1,20 @@
-//! What an agent should be carrying, and which agents a write concerns.
+//! What an agent should be carrying.
 //!
-//! A write that changes what [`desired`] says of an agent must name it in [`concerned`]: else the agent
-//! learns of it only when something else happens to it.
-
-use std::collections::BTreeSet;
+//! A write that changes what [`desired`] says of an agent must be told by
+//! [`Concerned`](super::concerned::Concerned): else the agent learns of it only when something else
+//! happens to it.
 
 use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use partywall_proto::admin::{DeviceKind, GatewaySpec, SegmentSpec};
 use partywall_proto::agent_api::{SegmentOffer, ServerMessage};
-use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId, UserId};
+use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId};
 use partywall_proto::keys::WireguardKey;
-use partywall_proto::overlay::{Generation, OverlayConfig, PolicyStamp};
+use partywall_proto::overlay::{Generation, OverlayConfig, Peer, PolicyStamp};
 use partywall_proto::rules::ClassId;
 
 use super::state::State;
-use crate::domain::overlay::{Admission, Frame, device_config, gateway_config};
+use crate::domain::overlay::{Admission, Frame, device_config, gateway_config, gateway_peer};
 use crate::domain::policy::Compiled;
 use crate::domain::session::{PskSecret, SessionRecord};
 
@@ -51,6 +50,32 @@ fn for_gateway<'a>(state: &'a State, gateway: &GatewayId, now: Timestamp) -> Des
     let mut config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
     config.policy = stamp(state, segment);
     Desired::Config(Box::new(config), key)
+}
+
+/// What a gateway should hold of some devices.
+pub(super) struct DesiredPeers<'a> {
+    pub(super) segment: &'a SegmentSpec,
+    pub(super) key: &'a SigningKey,
+    /// By name; none where the device has no session in the gateway's segment.
+    pub(super) peers: Vec<(AgentId, Option<Peer>)>,
+}
+
+/// What [`desired`] says of `devices` in the config of `gateway`; none where it says that there is no config.
+pub(super) fn desired_peers<'a, 'd>(
+    state: &'a State,
+    gateway: &GatewayId,
+    devices: impl IntoIterator<Item = &'d DeviceId>,
+    now: Timestamp,
+) -> Option<DesiredPeers<'a>> {
+    let gateway = &state.catalogue.gateways.get(gateway)?.spec;
+    let (segment, key) = segment(state, &gateway.segment)?;
+    let peer = |device: &DeviceId| {
+        let session = state.session_on(device).filter(|it| it.segment == segment.name)?;
+        Some(gateway_peer(gateway, admission(state, session, now)?))
+    };
+    let named = |device: &DeviceId| (AgentId::Device(device.clone()), peer(device));
+    let peers = devices.into_iter().map(named).collect();
+    Some(DesiredPeers { segment, key, peers })
 }
 
 fn for_device<'a>(state: &'a State, device: &DeviceId, now: Timestamp) -> Desired<'a> {
@@ -183,98 +208,4 @@ pub(super) fn welcome(state: &State, agent: &AgentId) -> ServerMessage {
         AgentId::Gateway(_) => Vec::new(),
     };
     ServerMessage::Welcome { agent: agent.clone(), segment_keys, segments }
-}
-
-/// The agents whose configs a write to `key` may change, as `state` has them. Ask before and after.
-pub(super) fn concerned(state: &State, key: &str, found: &mut BTreeSet<AgentId>) {
-    let mut words = key.splitn(3, '/');
-    let (first, second, third) = (words.next(), words.next(), words.next());
-    let sessions = || state.sessions.values();
-    match (first, second, third) {
-        (Some("session"), Some(id), _) => {
-            let session = id.parse().ok().and_then(|id| state.sessions.get(&id));
-            session.into_iter().for_each(|session| both_ends(state, session, found));
-        }
-        (Some("agent"), Some(_), Some(_)) => {
-            if let Some(agent) = key.strip_prefix("agent/").and_then(|it| it.parse().ok()) {
-                around_agent(state, &agent, found);
-                found.insert(agent);
-            }
-        }
-        (Some("resource"), Some("segments"), Some(name))
-        | (Some("segment-key"), Some(name), None) => {
-            name.parse().into_iter().for_each(|segment| all_of_segment(state, &segment, found));
-        }
-        (Some("resource"), Some("policies"), Some(name))
-        | (Some("policy-version"), Some(name), Some(_))
-        | (Some("hours"), Some(name), None) => {
-            let all = state.catalogue.segments.values().map(|segment| &segment.spec);
-            all.filter(|segment| segment.organisation.as_str() == name)
-                .for_each(|segment| all_of_segment(state, &segment.name, found));
-        }
-        (Some("resource"), Some("gateways"), Some(name)) => {
-            if let Ok(gateway) = name.parse() {
-                let agent = AgentId::Gateway(gateway);
-                around_agent(state, &agent, found);
-                found.insert(agent);
-            }
-        }
-        (Some("resource"), Some("users"), Some(name)) => {
-            let user: Option<UserId> = name.parse().ok();
-            sessions()
-                .filter(|session| Some(&session.user) == user.as_ref())
-                .for_each(|session| both_ends(state, session, found));
-        }
-        (Some("resource"), Some("devices"), Some(name)) | (Some("stock-secret"), Some(name), _) => {
-            let session = name.parse().ok().and_then(|device| state.session_on(&device));
-            session.into_iter().for_each(|session| both_ends(state, session, found));
-        }
-        (Some("resource"), Some("buildings"), Some(name)) => {
-            let here = |device: &DeviceId| {
-                let device = state.catalogue.devices.get(device);
-                device
-                    .and_then(|it| it.spec.building.as_ref())
-                    .is_some_and(|it| it.as_str() == name)
-            };
-            let devices = sessions().map(|session| &session.device).filter(|device| here(device));
-            found.extend(devices.cloned().map(AgentId::Device));
-        }
-        (_, _, _) => {}
-    }
-}
-
-/// The agents of a session.
-fn both_ends(state: &State, session: &SessionRecord, found: &mut BTreeSet<AgentId>) {
-    found.insert(AgentId::Device(session.device.clone()));
-    found.extend(gateway_agents(state, &session.segment));
-}
-
-/// The agents that have `agent` for a peer.
-fn around_agent(state: &State, agent: &AgentId, found: &mut BTreeSet<AgentId>) {
-    match agent {
-        AgentId::Device(device) => {
-            if let Some(session) = state.session_on(device) {
-                found.extend(gateway_agents(state, &session.segment));
-            }
-        }
-        AgentId::Gateway(gateway) => {
-            if let Some(gateway) = state.catalogue.gateways.get(gateway) {
-                all_of_segment(state, &gateway.spec.segment, found);
-            }
-        }
-    }
-}
-
-fn all_of_segment(state: &State, segment: &SegmentId, found: &mut BTreeSet<AgentId>) {
-    found.extend(gateway_agents(state, segment));
-    let live = state.sessions.values().filter(|session| session.segment == *segment);
-    found.extend(live.map(|session| AgentId::Device(session.device.clone())));
-}
-
-fn gateway_agents<'a>(
-    state: &'a State,
-    segment: &'a SegmentId,
-) -> impl Iterator<Item = AgentId> + 'a {
-    let all = state.catalogue.gateways.values().map(|gateway| &gateway.spec);
-    all.filter(move |it| it.segment == *segment).map(|it| AgentId::Gateway(it.name.clone()))
 }

@@ -3,7 +3,7 @@
 //! A queue that is full cuts its agent off. The agent comes back, says what it holds, and gets a
 //! snapshot where that is not what was last sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use jiff::{SignedDuration, Timestamp};
 use partywall_proto::agent_api::{Holding, ServerMessage};
 use partywall_proto::envelope::{Envelope, Payload};
 use partywall_proto::ids::AgentId;
-use partywall_proto::overlay::{Delta, Generation, OverlayConfig, VERSION};
+use partywall_proto::overlay::{Change, Delta, Generation, OverlayConfig, Peer, VERSION};
 use tokio::sync::{mpsc, watch};
 
-use super::desired::{Desired, desired, welcome};
+use super::concerned::Concerned;
+use super::desired::{Desired, DesiredPeers, desired, desired_peers, welcome};
 use super::state::State;
+use crate::domain::overlay::valid_until;
 
 /// Messages that wait for one agent before it is cut off.
 const QUEUE_MESSAGES: usize = 64;
@@ -90,28 +92,31 @@ impl Distribution {
         (messages, superseded)
     }
 
-    /// Brings the connected ones of `agents` to what they should have, and answers what to wait for.
-    pub(super) fn refresh<'a>(
+    /// Brings those who are concerned and connected to what they should have, and answers what to wait for.
+    pub(super) fn refresh(
         &self,
         state: &State,
-        agents: impl IntoIterator<Item = &'a AgentId>,
+        concerned: &Concerned,
         now: Timestamp,
     ) -> Vec<Awaited> {
         let mut lines = self.lock();
         let mut awaited = Vec::new();
-        for agent in agents {
-            let Some(line) = lines.get_mut(agent) else { continue };
-            if line.queue.is_none() {
-                continue;
+        for agent in concerned.wholly() {
+            if let Some(line) = connected(&mut lines, agent) {
+                awaited.extend(line.refresh(state, agent, now));
             }
-            match desired(state, agent, now) {
-                Desired::Nothing(_) if line.sent.is_none() => {}
-                Desired::Nothing(reason) => line.send_nothing(reason),
-                Desired::Config(next, key) => {
-                    let generation = line.bring_to(*next, key);
-                    let applied = line.applied.subscribe();
-                    awaited.push(Awaited { applied, generation });
+        }
+        for (agent, devices) in concerned.by_peers() {
+            let Some(line) = connected(&mut lines, &agent) else { continue };
+            let AgentId::Gateway(gateway) = &agent else { continue };
+            let next = desired_peers(state, gateway, devices, now);
+            let generation = Generation(state.revision);
+            match next.and_then(|next| line.bring_peers(next, generation, now)) {
+                Some(one) => {
+                    debug_assert!(line.is_at(&desired(state, &agent, now)), "{agent}");
+                    awaited.push(one);
                 }
+                None => awaited.extend(line.refresh(state, &agent, now)),
             }
         }
         awaited
@@ -180,7 +185,40 @@ impl Distribution {
     }
 }
 
+fn connected<'a>(lines: &'a mut BTreeMap<AgentId, Line>, agent: &AgentId) -> Option<&'a mut Line> {
+    lines.get_mut(agent).filter(|line| line.queue.is_some())
+}
+
 impl Line {
+    fn refresh(&mut self, state: &State, agent: &AgentId, now: Timestamp) -> Option<Awaited> {
+        match desired(state, agent, now) {
+            Desired::Nothing(_) if self.sent.is_none() => None,
+            Desired::Nothing(reason) => {
+                self.send_nothing(reason);
+                None
+            }
+            Desired::Config(next, key) => {
+                let generation = self.bring_to(*next, key);
+                Some(self.awaited(generation))
+            }
+        }
+    }
+
+    /// Whether what was last sent says what `desired` does.
+    fn is_at(&self, desired: &Desired<'_>) -> bool {
+        match (&self.sent, desired) {
+            (None, Desired::Nothing(_)) => true,
+            (Some(sent), Desired::Config(next, _)) => {
+                sent.changes_to(next).is_some_and(|changes| changes.is_empty())
+            }
+            (None, Desired::Config(..)) | (Some(_), Desired::Nothing(_)) => false,
+        }
+    }
+
+    fn awaited(&self, generation: Generation) -> Awaited {
+        Awaited { applied: self.applied.subscribe(), generation }
+    }
+
     fn send(&mut self, message: ServerMessage) {
         let taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(message).is_ok());
         if !taken {
@@ -198,22 +236,48 @@ impl Line {
         let changes = self.sent.as_ref().and_then(|sent| Some((sent, sent.changes_to(&next)?)));
         let payload = match changes {
             Some((sent, changes)) if changes.is_empty() => return sent.generation,
-            Some((sent, changes)) => Payload::Delta(Delta {
-                version: VERSION,
-                agent: next.agent.clone(),
-                segment: next.segment.clone(),
-                base: sent.generation,
-                generation: next.generation,
-                issued_at: next.issued_at,
-                valid_until: next.valid_until,
-                changes,
-            }),
+            Some((sent, changes)) => Payload::Delta(delta(&next, sent.generation, changes)),
             None => Payload::Snapshot(Box::new(next.clone())),
         };
         let generation = next.generation;
         self.sent = Some(next);
         self.send(ServerMessage::Config { envelope: Envelope::seal(&payload, key) });
         generation
+    }
+
+    /// As [`Self::bring_to`], where nothing but these peers can differ from what was last sent; none where
+    /// nothing was sent of their segment.
+    fn bring_peers(
+        &mut self,
+        next: DesiredPeers<'_>,
+        generation: Generation,
+        now: Timestamp,
+    ) -> Option<Awaited> {
+        let DesiredPeers { segment, key, peers } = next;
+        let sent = self.sent.as_mut().filter(|sent| sent.segment == segment.name)?;
+        let change = |(agent, peer): (AgentId, Option<Peer>)| match (sent.peer(&agent), peer) {
+            (held, Some(peer)) if held == Some(&peer) => None,
+            (_, Some(peer)) => Some(Change::PeerSet { peer: Box::new(peer) }),
+            (Some(_), None) => Some(Change::PeerGone { agent }),
+            (None, None) => None,
+        };
+        let changes: Vec<Change> = peers.into_iter().filter_map(change).collect();
+        if changes.is_empty() {
+            let generation = sent.generation;
+            return Some(self.awaited(generation));
+        }
+        let base = sent.generation;
+        if changes.iter().try_for_each(|change| sent.step(change)).is_err() {
+            // Only what is held is taken out, so this cannot be; if it is, a snapshot mends it.
+            self.sent = None;
+            return None;
+        }
+        sent.generation = generation;
+        sent.issued_at = now;
+        sent.valid_until = valid_until(segment, now);
+        let payload = Payload::Delta(delta(sent, base, changes));
+        self.send(ServerMessage::Config { envelope: Envelope::seal(&payload, key) });
+        Some(self.awaited(generation))
     }
 
     /// Renews the validity to `limit` from now, if what was sent is at least `age_s` seconds old.
@@ -225,17 +289,22 @@ impl Line {
         }
         sent.issued_at = now;
         sent.valid_until = now.saturating_add(limit).unwrap_or(Timestamp::MAX);
-        let payload = Payload::Delta(Delta {
-            version: VERSION,
-            agent: sent.agent.clone(),
-            segment: sent.segment.clone(),
-            base: sent.generation,
-            generation: sent.generation,
-            issued_at: sent.issued_at,
-            valid_until: sent.valid_until,
-            changes: Vec::new(),
-        });
+        let payload = Payload::Delta(delta(sent, sent.generation, Vec::new()));
         self.send(ServerMessage::Config { envelope: Envelope::seal(&payload, key) });
+    }
+}
+
+/// What leads to `next` from generation `base`.
+fn delta(next: &OverlayConfig, base: Generation, changes: Vec<Change>) -> Delta {
+    Delta {
+        version: VERSION,
+        agent: next.agent.clone(),
+        segment: next.segment.clone(),
+        base,
+        generation: next.generation,
+        issued_at: next.issued_at,
+        valid_until: next.valid_until,
+        changes,
     }
 }
 
@@ -252,15 +321,4 @@ pub(super) async fn all_applied(awaited: Vec<Awaited>, limit: Duration) {
         }
     };
     let _ = tokio::time::timeout(limit, all).await;
-}
-
-/// The agents that `keys` concern, as `state` has them.
-pub(super) fn all_concerned<'a>(
-    state: &State,
-    keys: impl Iterator<Item = &'a str>,
-    found: &mut BTreeSet<AgentId>,
-) {
-    for key in keys {
-        super::desired::concerned(state, key, found);
-    }
 }

@@ -10,6 +10,7 @@ mod background;
 mod bootstrap;
 mod change;
 mod clock;
+mod concerned;
 mod desired;
 mod distribution;
 mod draft;
@@ -28,7 +29,7 @@ mod stock;
 #[cfg(test)]
 mod testing;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
 use tracing::{error, warn};
 
 use self::change::Change;
-use self::distribution::{Distribution, all_applied, all_concerned};
+use self::concerned::Concerned;
+use self::distribution::{Distribution, all_applied};
 use self::flows::EndedSessions;
 use self::state::State;
 use crate::flows::Flows;
@@ -162,10 +164,10 @@ impl App {
         change: Change,
         last: Option<AgentId>,
     ) -> Result<u64> {
-        let mut agents = BTreeSet::new();
+        let mut concerned = Concerned::default();
         let (transaction, segments_change) = {
             let state = self.state();
-            all_concerned(&state, change.keys(), &mut agents);
+            concerned.add(&state, change.keys());
             let segments_change = change.keys().any(|key| key.starts_with("resource/segments/"));
             (change.into_transaction(&state), segments_change)
         };
@@ -185,7 +187,8 @@ impl App {
             let state = self.state();
             let keys: Vec<_> =
                 writes.iter().map(|write| String::from_utf8_lossy(&write.key)).collect();
-            all_concerned(&state, keys.iter().map(AsRef::as_ref), &mut agents);
+            concerned.add(&state, keys.iter().map(AsRef::as_ref));
+            last.iter().for_each(|last| concerned.leave_out(last));
             if segments_change {
                 self.inner.distribution.welcome_all(&state);
             }
@@ -194,8 +197,7 @@ impl App {
             {
                 flows.configure(state.catalogue.flow_settings.values().map(|it| &it.spec));
             }
-            let first = agents.iter().filter(|agent| Some(*agent) != last.as_ref());
-            let awaited = self.inner.distribution.refresh(&state, first, self.now());
+            let awaited = self.inner.distribution.refresh(&state, &concerned, self.now());
             let gone = writes.iter().filter(|write| write.value.is_none());
             for agent in gone.filter_map(|write| agent_of(&write.key)) {
                 self.inner.distribution.cut(&agent);
@@ -206,7 +208,8 @@ impl App {
         self.inner.due.notify_one();
         if let Some(last) = last {
             all_applied(awaited, GATEWAY_WAIT).await;
-            self.inner.distribution.refresh(&self.state(), [&last], self.now());
+            let last = Concerned::only(last);
+            self.inner.distribution.refresh(&self.state(), &last, self.now());
         }
         Ok(revision)
     }

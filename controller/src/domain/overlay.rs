@@ -54,18 +54,7 @@ pub fn gateway_config<'a>(
     policy: &Compiled,
     admissions: impl Iterator<Item = Admission<'a>>,
 ) -> OverlayConfig {
-    let mut peers: Vec<Peer> = admissions
-        .map(|it| Peer {
-            agent: AgentId::Device(it.session.device.clone()),
-            public_key: it.wireguard_key,
-            preshared_key: Some(it.psk.psk(&gateway.name)),
-            endpoints: Vec::new(),
-            allowed_ips: it.session.addresses.iter().copied().map(Prefix::host).collect(),
-            keepalive_s: None,
-            classes: it.classes,
-            session: Some(it.session.session()),
-        })
-        .collect();
+    let mut peers: Vec<Peer> = admissions.map(|it| gateway_peer(gateway, it)).collect();
     peers.sort_by(|a, b| a.agent.cmp(&b.agent));
     OverlayConfig {
         version: VERSION,
@@ -88,6 +77,21 @@ pub fn gateway_config<'a>(
         rules: policy.rules().to_vec(),
         policy: None,
         observed: None,
+    }
+}
+
+/// A device with a session, as `gateway` knows it.
+pub fn gateway_peer(gateway: &GatewaySpec, admission: Admission<'_>) -> Peer {
+    let Admission { session, wireguard_key, classes, psk } = admission;
+    Peer {
+        agent: AgentId::Device(session.device.clone()),
+        public_key: wireguard_key,
+        preshared_key: Some(psk.psk(&gateway.name)),
+        endpoints: Vec::new(),
+        allowed_ips: session.addresses.iter().copied().map(Prefix::host).collect(),
+        keepalive_s: None,
+        classes,
+        session: Some(session.session()),
     }
 }
 
@@ -185,7 +189,8 @@ fn guarded(segment: &SegmentSpec) -> Vec<Prefix> {
     segment.prefixes.iter().chain(&segment.pools).copied().collect()
 }
 
-fn valid_until(segment: &SegmentSpec, issued_at: Timestamp) -> Timestamp {
+/// The staleness limit of what is issued now.
+pub fn valid_until(segment: &SegmentSpec, issued_at: Timestamp) -> Timestamp {
     let limit = i64::try_from(segment.staleness_limit_s).unwrap_or(i64::MAX);
     issued_at.checked_add(SignedDuration::from_secs(limit)).unwrap_or(Timestamp::MAX)
 }

@@ -125,20 +125,25 @@ impl OverlayConfig {
         Ok(next)
     }
 
-    fn step(&mut self, change: &Change) -> Result<(), ConfigError> {
+    /// The peer of this name. Costs O(log n).
+    pub fn peer(&self, agent: &AgentId) -> Option<&Peer> {
+        self.place_of(agent).ok().and_then(|at| self.peers.get(at))
+    }
+
+    /// Takes one step. What it results in is not checked: [`with`](Self::with) does that.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoSuchPeer`]; nothing is changed then.
+    pub fn step(&mut self, change: &Change) -> Result<(), ConfigError> {
         match change {
-            Change::PeerSet { peer } => {
-                match self.peers.binary_search_by(|held| held.agent.cmp(&peer.agent)) {
-                    Ok(at) => self.peers[at] = (**peer).clone(),
-                    Err(at) => self.peers.insert(at, (**peer).clone()),
-                }
-            }
-            Change::PeerGone { agent } => {
-                match self.peers.binary_search_by(|held| held.agent.cmp(agent)) {
-                    Ok(at) => drop(self.peers.remove(at)),
-                    Err(_) => return Err(ConfigError::NoSuchPeer { peer: agent.clone() }),
-                }
-            }
+            Change::PeerSet { peer } => match self.place_of(&peer.agent) {
+                Ok(at) => self.peers[at] = (**peer).clone(),
+                Err(at) => self.peers.insert(at, (**peer).clone()),
+            },
+            Change::PeerGone { agent } => match self.place_of(agent) {
+                Ok(at) => drop(self.peers.remove(at)),
+                Err(_) => return Err(ConfigError::NoSuchPeer { peer: agent.clone() }),
+            },
             Change::RulesSet { rules, policy, observed } => {
                 self.rules.clone_from(rules);
                 self.policy = *policy;
@@ -146,6 +151,11 @@ impl OverlayConfig {
             }
         }
         Ok(())
+    }
+
+    /// Where the peer of this name is, or would be.
+    fn place_of(&self, agent: &AgentId) -> Result<usize, usize> {
+        self.peers.binary_search_by(|held| held.agent.cmp(agent))
     }
 }
 
