@@ -56,7 +56,8 @@ impl App {
                     state.hours.iter().filter(|(_, it)| it.until <= now).map(|it| it.0)
                 {
                     let policy = state.catalogue.policies.get(organisation).map(|it| &it.spec);
-                    change.read_hours(organisation, policy, now);
+                    let observed = state.observed.get(organisation).map(|it| &it.policy);
+                    change.read_hours(organisation, policy.into_iter().chain(observed), now);
                 }
                 for token in state.tokens.values().filter(|it| it.expires_at <= now) {
                     change.delete(token_key(&token.id));

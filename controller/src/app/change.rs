@@ -8,10 +8,11 @@ use partywall_proto::ids::OrganisationId;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::records::{HoursRecord, audit_key, chain_key, hours_key};
+use super::records::{HoursRecord, audit_key, chain_key, hours_key, observed_key};
 use super::state::State;
 use crate::domain::audit::{DONE, Event};
 use crate::domain::policy::Compiled;
+use crate::domain::resource::path_of;
 use crate::store::{Precondition, Transaction, Write};
 
 /// Writes and events that happen together. The last write to a key wins.
@@ -33,20 +34,35 @@ impl Change {
         self.writes.insert(key, None);
     }
 
-    /// Reads the hours of an organisation's `policy` as of `now`, until the next of their edges.
-    pub(super) fn read_hours(
+    /// Reads the hours of an organisation's policies, in force and on trial, as of `now`, until the next of
+    /// their edges.
+    pub(super) fn read_hours<'a>(
         &mut self,
         organisation: &OrganisationId,
-        policy: Option<&PolicySpec>,
+        policies: impl IntoIterator<Item = &'a PolicySpec>,
         now: Timestamp,
     ) {
-        let edges = policy.into_iter().flat_map(|policy| {
+        let edges = policies.into_iter().flat_map(|policy| {
             policy.segments.keys().filter_map(|it| Compiled::of(policy, it).next_change(now))
         });
         match edges.min() {
             Some(until) => self.put(hours_key(organisation), &HoursRecord { at: now, until }),
             None => self.delete(hours_key(organisation)),
         }
+    }
+
+    /// Ends the trial of an organisation's version.
+    pub(super) fn end_observation(
+        &mut self,
+        organisation: &OrganisationId,
+        version: u64,
+        actor: &str,
+        now: Timestamp,
+    ) {
+        self.delete(observed_key(organisation));
+        let subject = format!("{}/versions/{version}", path_of::<PolicySpec>(organisation));
+        let chain = organisation.as_str();
+        self.done(chain, now, actor, "policy-observation-end", subject, None);
     }
 
     /// Records what was done.

@@ -76,6 +76,12 @@ impl Concerned {
                 all.filter(|segment| segment.organisation.as_str() == name)
                     .for_each(|segment| self.all_of_segment(state, &segment.name));
             }
+            (Some("observed"), Some(name), None) => {
+                let all = state.catalogue.segments.values().map(|segment| &segment.spec);
+                let own = all.filter(|segment| segment.organisation.as_str() == name);
+                let gateways = own.flat_map(|segment| gateways(state, &segment.name));
+                self.wholly.extend(gateways.cloned().map(AgentId::Gateway));
+            }
             (Some("resource"), Some("gateways"), Some(name)) => {
                 if let Ok(gateway) = name.parse() {
                     let agent = AgentId::Gateway(gateway);

@@ -10,7 +10,7 @@ use partywall_proto::admin::{DeviceKind, GatewaySpec, SegmentSpec};
 use partywall_proto::agent_api::{SegmentOffer, ServerMessage};
 use partywall_proto::ids::{AgentId, DeviceId, GatewayId, SegmentId};
 use partywall_proto::keys::WireguardKey;
-use partywall_proto::overlay::{Generation, OverlayConfig, Peer, PolicyStamp};
+use partywall_proto::overlay::{Generation, Observed, OverlayConfig, Peer, PolicyStamp};
 use partywall_proto::rules::ClassId;
 
 use super::state::State;
@@ -49,6 +49,10 @@ fn for_gateway<'a>(state: &'a State, gateway: &GatewayId, now: Timestamp) -> Des
     let frame = frame(state, now);
     let mut config = gateway_config(frame, segment, gateway, policy.unwrap_or(&none), admissions);
     config.policy = stamp(state, segment);
+    config.observed = state.observed_in(segment).map(|(version, observed)| Observed {
+        version,
+        rules: observed.rules_beside(policy.unwrap_or(&none)),
+    });
     Desired::Config(Box::new(config), key)
 }
 
@@ -166,7 +170,8 @@ fn admission<'a>(
     })
 }
 
-/// The classes of `session` under its segment's policy; none where its user or device is gone.
+/// The classes of `session` under its segment's policy, then those under the one on trial, which rules in
+/// force do not name; none where its user or device is gone.
 pub(super) fn classes(
     state: &State,
     session: &SessionRecord,
@@ -174,8 +179,15 @@ pub(super) fn classes(
 ) -> Option<Vec<ClassId>> {
     let facts = state.catalogue.facts(session)?;
     let at = state.hours.get(session.user.organisation()).map_or(now, |hours| hours.at);
-    let compiled = state.compiled.get(&session.segment);
-    Some(compiled.map_or_else(Vec::new, |compiled| compiled.classes_of(&facts, at)))
+    let none = Compiled::default();
+    let compiled = state.compiled.get(&session.segment).map_or(&none, AsRef::as_ref);
+    let mut classes = compiled.classes_of(&facts, at);
+    let segment = state.catalogue.segments.get(&session.segment);
+    if let Some((_, observed)) = segment.and_then(|it| state.observed_in(&it.spec)) {
+        let theirs = observed.classes_of(&facts, at);
+        classes.extend(theirs.into_iter().map(|class| compiled.class_beside(class)));
+    }
+    Some(classes)
 }
 
 /// The message that tells an agent which segments there are for it.

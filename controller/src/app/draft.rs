@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use partywall_proto::admin::{
-    DeviceKind, GatewaySpec, OrganisationSpec, PolicySpec, PolicyVersion, PolicyVersionText,
-    ResourceChange, SegmentSpec,
+    DeviceKind, GatewaySpec, OrganisationSpec, PolicyMode, PolicySpec, PolicyVersion,
+    PolicyVersionText, ResourceChange, SegmentSpec,
 };
 use partywall_proto::ids::{AgentId, DeviceId, OrganisationId, SegmentId};
 use serde_json::{Value, json};
@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use super::change::Change;
 use super::desired::wireguard_key;
 use super::records::{
-    address_key, agent_key, code_key, credential_key, policy_version_key, resource_key,
-    segment_key, session_key, stock_secret_key, throttle_key, token_key,
+    ObservedRecord, address_key, agent_key, code_key, credential_key, observed_key,
+    policy_version_key, resource_key, segment_key, session_key, stock_secret_key, throttle_key,
+    token_key,
 };
 use super::state::State;
 use super::{AppError, Principal, Resource, Result, proof, random};
@@ -136,11 +137,48 @@ impl<'a> Draft<'a> {
         self.change.done(scope.chain(), self.now, &actor, &action, spec.path(), detail);
     }
 
+    /// The change that puts the policies of this draft on trial beside those in force.
+    ///
+    /// # Errors
+    /// Everything that would not hold if they were put in force.
+    pub(super) fn observe(mut self) -> Result<Change> {
+        self.check_all()?;
+        self.change = Change::default();
+        for organisation in self.rewritten() {
+            self.make_version(&organisation, PolicyMode::Observe);
+            let Some(policy) = self.catalogue.policies.get(&organisation) else { continue };
+            let in_force = self.state.catalogue.policies.get(&organisation);
+            let both = [in_force, Some(policy)].into_iter().flatten().map(|it| &it.spec);
+            self.change.read_hours(&organisation, both, self.now);
+            let record = ObservedRecord {
+                version: self.next_number(&organisation),
+                policy: policy.spec.clone(),
+            };
+            self.change.put(observed_key(&organisation), &record);
+        }
+        Ok(self.change)
+    }
+
     /// The change with all that follows from it.
     ///
     /// # Errors
     /// Everything in the new catalogue that does not hold.
     pub(super) fn finish(mut self) -> Result<(Change, Vec<ResourceChange>)> {
+        self.check_all()?;
+        for organisation in self.rewritten() {
+            self.make_version(&organisation, PolicyMode::Enforce);
+            self.end_observation(&organisation);
+            let policy = self.catalogue.policies.get(&organisation).map(|it| &it.spec);
+            self.change.read_hours(&organisation, policy, self.now);
+        }
+        self.end_sessions();
+        self.segments_that_come_and_go();
+        self.machines_that_go();
+        self.people_that_go();
+        Ok((self.change, self.report))
+    }
+
+    fn check_all(&mut self) -> Result<()> {
         self.findings.extend(self.catalogue.check());
         self.check_keys();
         if self.findings.is_empty() {
@@ -149,16 +187,10 @@ impl<'a> Draft<'a> {
         if self.findings.is_empty() && self.may_change_rules() {
             self.findings.extend(proof::refutations(&self.catalogue, self.state, self.now));
         }
-        if !self.findings.is_empty() {
-            return Err(AppError::Invalid(self.findings));
+        match self.findings.is_empty() {
+            true => Ok(()),
+            false => Err(AppError::Invalid(std::mem::take(&mut self.findings))),
         }
-        self.make_versions();
-        self.read_hours();
-        self.end_sessions();
-        self.segments_that_come_and_go();
-        self.machines_that_go();
-        self.people_that_go();
-        Ok((self.change, self.report))
     }
 
     /// A stock client may not register a key that an enrolled agent made.
@@ -174,28 +206,36 @@ impl<'a> Draft<'a> {
     }
 
     /// Every policy that is written is a version, whichever way it came.
-    fn make_versions(&mut self) {
-        for organisation in self.rewritten() {
-            let Some(policy) = self.catalogue.policies.get(&organisation) else { continue };
-            let written = self.written.remove(&organisation);
-            let Written { text, restored_from } = written.unwrap_or_else(|| Written {
-                text: text::write(&policy.spec),
-                restored_from: None,
-            });
-            let last = self.state.last_version(&organisation).map_or(0, |version| version.number);
-            let (number, actor) = (last + 1, self.principal.actor());
-            let version = PolicyVersion {
-                number,
-                published_by: actor.clone(),
-                published_at: self.now,
-                restored_from,
-            };
-            let detail = json!({ "version": number, "restored_from": restored_from });
-            let value = PolicyVersionText { version, text };
-            self.change.put(policy_version_key(&organisation, number), &value);
-            let subject = format!("{}/versions/{number}", policy.spec.path());
-            let chain = organisation.as_str();
-            self.change.done(chain, self.now, &actor, "policy-publish", subject, Some(detail));
+    fn make_version(&mut self, organisation: &OrganisationId, mode: PolicyMode) {
+        let Some(policy) = self.catalogue.policies.get(organisation) else { return };
+        let written = self.written.remove(organisation);
+        let Written { text, restored_from } = written
+            .unwrap_or_else(|| Written { text: text::write(&policy.spec), restored_from: None });
+        let (number, actor) = (self.next_number(organisation), self.principal.actor());
+        let version = PolicyVersion {
+            number,
+            published_by: actor.clone(),
+            published_at: self.now,
+            mode,
+            restored_from,
+        };
+        let detail = json!({ "version": number, "mode": mode, "restored_from": restored_from });
+        let subject = format!("{}/versions/{number}", policy.spec.path());
+        let value = PolicyVersionText { version, text };
+        self.change.put(policy_version_key(organisation, number), &value);
+        let chain = organisation.as_str();
+        self.change.done(chain, self.now, &actor, "policy-publish", subject, Some(detail));
+    }
+
+    fn next_number(&self, organisation: &OrganisationId) -> u64 {
+        self.state.last_version(organisation).map_or(0, |version| version.number) + 1
+    }
+
+    /// Another policy is in force: what was on trial was to be compared with the one before.
+    fn end_observation(&mut self, organisation: &OrganisationId) {
+        if let Some(observed) = self.state.observed.get(organisation) {
+            let actor = self.principal.actor();
+            self.change.end_observation(organisation, observed.version, &actor, self.now);
         }
     }
 
@@ -227,13 +267,6 @@ impl<'a> Draft<'a> {
             if let Some(policy) = self.catalogue.policies.get(&organisation) {
                 self.findings.extend(self.catalogue.failing_tests(&policy.spec));
             }
-        }
-    }
-
-    fn read_hours(&mut self) {
-        for organisation in self.rewritten() {
-            let policy = self.catalogue.policies.get(&organisation).map(|it| &it.spec);
-            self.change.read_hours(&organisation, policy, self.now);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use partywall_proto::admin::{Token, TokenRole};
+use partywall_proto::admin::{PolicySpec, Token, TokenRole};
 use partywall_proto::ids::{
     AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
 };
@@ -104,6 +104,13 @@ pub(super) struct HoursRecord {
     pub(super) until: Timestamp,
 }
 
+/// The policy that an organisation has on trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ObservedRecord {
+    pub(super) version: u64,
+    pub(super) policy: PolicySpec,
+}
+
 /// A device's overlay addresses in one segment, kept over its sessions.
 pub(super) type AddressRecord = Vec<IpAddr>;
 
@@ -118,6 +125,10 @@ pub(super) fn hours_key(organisation: &OrganisationId) -> String {
 /// The number is padded so that versions sort.
 pub(super) fn policy_version_key(organisation: &OrganisationId, number: u64) -> String {
     format!("policy-version/{organisation}/{number:020}")
+}
+
+pub(super) fn observed_key(organisation: &OrganisationId) -> String {
+    format!("observed/{organisation}")
 }
 
 pub(super) fn agent_key(agent: &AgentId) -> String {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use partywall_proto::admin::{
     BuildingSpec, DeviceSpec, FlowSettingsSpec, GatewaySpec, GroupSpec, OrganisationSpec,
-    PolicySpec, PolicyVersion, SegmentSpec, UserSpec, Versioned,
+    PolicyMode, PolicySpec, PolicyVersion, SegmentSpec, UserSpec, Versioned,
 };
 use partywall_proto::ids::{
     AgentId, DeviceId, OrganisationId, SegmentId, SessionId, TokenId, UserId,
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::records::{
     AddressRecord, AgentRecord, CodeRecord, ControllerRecord, CredentialRecord, HoursRecord,
-    TokenRecord,
+    ObservedRecord, TokenRecord,
 };
 use super::{AppError, Resource};
 use crate::domain::audit::ChainHead;
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) catalogue: Catalogue,
     /// Policies as compiled, by segment.
     pub(super) compiled: BTreeMap<SegmentId, Arc<Compiled>>,
+    /// The policies on trial.
+    pub(super) observed: BTreeMap<OrganisationId, Observed>,
     /// As of when the hours of an organisation's policy are read.
     pub(super) hours: BTreeMap<OrganisationId, HoursRecord>,
     /// The versions of each organisation's policy, by their numbers. Their texts stay in the store.
@@ -58,6 +60,16 @@ pub(super) struct State {
     pub(super) stock_secrets: BTreeMap<DeviceId, PskSecret>,
     pub(super) chains: BTreeMap<String, ChainHead>,
     revisions: HashMap<String, u64>,
+}
+
+/// A policy on trial.
+#[derive(Debug)]
+pub(super) struct Observed {
+    /// The number of its version.
+    pub(super) version: u64,
+    pub(super) policy: PolicySpec,
+    /// By segment.
+    pub(super) compiled: BTreeMap<SegmentId, Compiled>,
 }
 
 /// A stored version without its text.
@@ -102,7 +114,20 @@ impl State {
     /// The version of an organisation's policy that its agents enforce.
     pub(super) fn version_in_force(&self, organisation: &OrganisationId) -> Option<&PolicyVersion> {
         self.catalogue.policies.get(organisation)?;
-        self.last_version(organisation)
+        let mut versions = self.versions.get(organisation)?.values().rev();
+        versions.find(|version| version.mode == PolicyMode::Enforce)
+    }
+
+    /// The version of an organisation's policy that is on trial.
+    pub(super) fn version_observed(&self, organisation: &OrganisationId) -> Option<&PolicyVersion> {
+        let observed = self.observed.get(organisation)?;
+        self.versions.get(organisation)?.get(&observed.version)
+    }
+
+    /// What a segment's organisation has on trial, and its rules for the segment.
+    pub(super) fn observed_in(&self, segment: &SegmentSpec) -> Option<(u64, &Compiled)> {
+        let observed = self.observed.get(&segment.organisation)?;
+        Some((observed.version, observed.compiled.get(&segment.name)?))
     }
 
     /// The session of a device.
@@ -123,6 +148,7 @@ impl State {
             "resource" => self.take_resource(name, value, revision)?,
             "hours" => put(&mut self.hours, parse(name)?, value)?,
             "policy-version" => self.take_version(name, value)?,
+            "observed" => self.take_observed(parse(name)?, value)?,
             "agent" => put(&mut self.agents, parse(name)?, value)?,
             "code" => put(&mut self.codes, parse(name)?, value)?,
             "session" => self.take_session(parse(name)?, value)?,
@@ -199,6 +225,23 @@ impl State {
                 versions.insert(parse(number)?, version);
             }
             None => drop(versions.remove(&parse(number)?)),
+        }
+        Ok(())
+    }
+
+    fn take_observed(
+        &mut self,
+        organisation: OrganisationId,
+        value: Option<&[u8]>,
+    ) -> Result<(), Unreadable> {
+        match value {
+            Some(value) => {
+                let ObservedRecord { version, policy } = serde_json::from_slice(value)?;
+                let segments = policy.segments.keys();
+                let compiled = segments.map(|it| (it.clone(), Compiled::of(&policy, it))).collect();
+                self.observed.insert(organisation, Observed { version, policy, compiled });
+            }
+            None => drop(self.observed.remove(&organisation)),
         }
         Ok(())
     }

@@ -98,11 +98,13 @@ impl Client {
     pub(super) async fn post_yaml<T: DeserializeOwned>(
         &self,
         path: &[&str],
+        query: &[(&str, &str)],
         text: String,
         if_version: Option<u64>,
     ) -> Result<T, CtlError> {
         let request = self.request(Method::POST, path)?.header(CONTENT_TYPE, "application/yaml");
-        let response = self.send(precondition(request, if_version).body(text)).await?;
+        let request = precondition(request, if_version).query(query);
+        let response = self.send(request.body(text)).await?;
         self.json(response).await
     }
 

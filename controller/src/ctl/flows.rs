@@ -45,6 +45,9 @@ pub(super) struct FlowsArguments {
     /// Decided by this rule
     #[arg(long)]
     rule: Option<RuleId>,
+    /// Only where the policy version on trial would have decided otherwise
+    #[arg(long)]
+    differing: bool,
     /// Stop after so many records
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -157,6 +160,7 @@ impl FlowsArguments {
         add("event", self.event.map(|event| event.to_string()));
         add("address", self.address.map(|address| address.to_string()));
         add("rule", self.rule.as_ref().map(ToString::to_string));
+        add("differing", self.differing.then(|| "true".to_owned()));
         query
     }
 }

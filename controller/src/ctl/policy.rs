@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use partywall_proto::admin::{
-    Page, PolicyReport, PolicyVersion, PolicyVersionText, SegmentSpec, Versioned,
+    Page, PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText, SegmentSpec,
+    Versioned,
 };
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
@@ -47,7 +48,14 @@ enum PolicyVerb {
         /// Only on top of this version, so that nobody else's change is lost; 0 is none yet
         #[arg(long, value_name = "NUMBER")]
         if_version: Option<u64>,
+        /// Put it on trial: the version in force stays, and flow records say what this one would decide
+        #[arg(long)]
+        observe: bool,
     },
+    /// Show which version is in force, and which is on trial
+    Status,
+    /// End the trial of a version; the one in force stays
+    EndObservation,
     /// List the versions, with who published each and when
     Versions,
     /// Print one version as it was written
@@ -80,13 +88,22 @@ pub(super) async fn run(
     let name = organisation.as_str();
     match &arguments.verb {
         PolicyVerb::Check { file } => check(client, name, file, json, out).await,
-        PolicyVerb::Publish { file, if_version } => {
+        PolicyVerb::Publish { file, if_version, observe } => {
             let (source, text) = manifest_file::text_of(file)?;
             let path = ["policies", name, "versions"];
-            let published = client.post_yaml(&path, text, *if_version).await;
+            let mode = if *observe { "observe" } else { "enforce" };
+            let published = client.post_yaml(&path, &[("mode", mode)], text, *if_version).await;
             let version = published.map_err(|refused| in_file(&source, refused))?;
             published_as(&version, json, out)
         }
+        PolicyVerb::Status => {
+            let status: PolicyStatus = client.get(&["policies", name, "status"], &[]).await?;
+            match json {
+                true => write_json(out, &status),
+                false => Ok(writeln!(out, "{}", tables::policy_status(&status))?),
+            }
+        }
+        PolicyVerb::EndObservation => client.delete(&["policies", name, "observed"]).await,
         PolicyVerb::Versions => {
             let versions = versions(client, name).await?;
             match json {
@@ -132,7 +149,7 @@ async fn check(
 ) -> Result<(), CtlError> {
     let (source, text) = manifest_file::text_of(file)?;
     let path = ["policies", organisation, "check"];
-    let report: PolicyReport = client.post_yaml(&path, text, None).await?;
+    let report: PolicyReport = client.post_yaml(&path, &[], text, None).await?;
     if json {
         write_json(out, &report)?;
     }
@@ -171,7 +188,16 @@ fn published_as(version: &PolicyVersion, json: bool, out: Out<'_>) -> Result<(),
         Some(earlier) => writeln!(out, "version {}, as version {earlier} was", version.number)?,
         None => writeln!(out, "version {}", version.number)?,
     }
-    hint(format_args!("it is in force; `partywallctl policy rollback` brings an earlier one back"));
+    let number = version.number;
+    match version.mode {
+        PolicyMode::Enforce => hint(format_args!(
+            "it is in force; `partywallctl policy rollback` brings an earlier one back"
+        )),
+        PolicyMode::Observe => hint(format_args!(
+            "it is on trial: `partywallctl flows --differing` shows what it would decide otherwise; \
+             `partywallctl policy rollback {number}` puts it in force"
+        )),
+    }
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use partywall_proto::admin::{
-    AuditRecord, AuditVerdict, FlowStatus, PolicyVersion, SessionView, StoredFlow, Token, TokenRole,
+    AuditRecord, AuditVerdict, FlowStatus, PolicyMode, PolicyStatus, PolicyVersion, SessionView,
+    StoredFlow, Token, TokenRole,
 };
 use partywall_proto::rules::Opener;
 
@@ -49,10 +50,32 @@ pub(super) fn versions(versions: &[PolicyVersion]) -> Table {
             version.number.to_string(),
             version.published_at.to_string(),
             version.published_by.clone(),
+            mode(version.mode).to_owned(),
             restored.unwrap_or_default(),
         ]
     });
-    table(&["VERSION", "PUBLISHED", "BY", "SAYS"], rows)
+    table(&["VERSION", "PUBLISHED", "BY", "TO", "SAYS"], rows)
+}
+
+fn mode(mode: PolicyMode) -> &'static str {
+    match mode {
+        PolicyMode::Enforce => "enforce",
+        PolicyMode::Observe => "observe",
+    }
+}
+
+pub(super) fn policy_status(status: &PolicyStatus) -> Table {
+    let row = |what: &str, version: &Option<PolicyVersion>| match version {
+        None => vec![what.to_owned(), "none".to_owned()],
+        Some(version) => vec![
+            what.to_owned(),
+            version.number.to_string(),
+            version.published_at.to_string(),
+            version.published_by.clone(),
+        ],
+    };
+    let rows = [row("in force", &status.in_force), row("on trial", &status.observed)];
+    table(&["", "VERSION", "PUBLISHED", "BY"], rows.into_iter())
 }
 
 pub(super) fn audit(records: &[AuditRecord]) -> Table {

@@ -4,9 +4,10 @@
 
 use jiff::Timestamp;
 use partywall_proto::admin::StoredFlow;
-use partywall_proto::flows::FlowEvent;
+use partywall_proto::flows::{FlowEvent, FlowRecord};
 use partywall_proto::ids::{BuildingId, DeviceId, RuleId, UserId};
 use partywall_proto::nets::Prefix;
+use partywall_proto::rules::Action;
 
 /// Conditions that hold together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct FlowFilter {
     pub address: Option<Prefix>,
     /// The rule that decided.
     pub rule: Option<RuleId>,
+    /// Only where the policy version on trial would have decided otherwise.
+    pub differing: bool,
 }
 
 impl FlowFilter {
@@ -44,6 +47,18 @@ impl FlowFilter {
             && fits(self.device.as_ref(), Some(&flow.device))
             && fits(self.building.as_ref(), stored.building.as_ref())
             && fits(self.rule.as_ref(), flow.rule.as_ref())
+            && (!self.differing || differs(&stored.flow))
             && self.address.is_none_or(|within| ends.into_iter().any(|ip| within.holds(ip)))
+    }
+}
+
+/// Whether the version on trial says otherwise than what happened.
+fn differs(flow: &FlowRecord) -> bool {
+    let allows = flow.observed.as_ref().map(|it| it.action == Some(Action::Allow));
+    match flow.event {
+        FlowEvent::Opened => allows == Some(false),
+        FlowEvent::Refused => allows == Some(true),
+        // Told at the flow's beginning.
+        FlowEvent::Ended => false,
     }
 }

@@ -42,6 +42,9 @@ pub(super) struct FlowParams {
     /// Decided by this rule.
     #[param(value_type = Option<String>)]
     rule: Option<RuleId>,
+    /// `true`: only where the policy version on trial would have decided otherwise.
+    #[serde(default)]
+    differing: bool,
     /// `next` of the page before; absent for the first page.
     cursor: Option<String>,
     /// Most items on the page: 1 to 1000, 100 unless stated.
@@ -60,9 +63,21 @@ pub(super) async fn list(
     Bearer(principal): Bearer,
     Params(params): Params<FlowParams>,
 ) -> Result<Json<Page<StoredFlow>>, Refusal> {
-    let FlowParams { from, until, user, device, building, event, address, rule, cursor, limit } =
-        params;
-    let filter = FlowFilter { from, until, user, device, building, event, address, rule };
+    let FlowParams {
+        from,
+        until,
+        user,
+        device,
+        building,
+        event,
+        address,
+        rule,
+        differing,
+        cursor,
+        limit,
+    } = params;
+    let filter =
+        FlowFilter { from, until, user, device, building, event, address, rule, differing };
     let limit = page_limit(limit)?;
     Ok(Json(edge.app.flows(&principal, filter, cursor.as_deref(), limit).await?))
 }

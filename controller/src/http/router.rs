@@ -75,6 +75,8 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(versions::list, versions::publish))
         .routes(routes!(versions::read))
         .routes(routes!(versions::restore))
+        .routes(routes!(versions::status))
+        .routes(routes!(versions::end_observation))
         .routes(routes!(flow_settings::list))
         .routes(routes!(flow_settings::read, flow_settings::write, flow_settings::remove))
         .routes(routes!(flows::list))

@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::ETAG;
 use axum::response::{IntoResponse, Response};
-use partywall_proto::admin::{Page, PolicyReport, PolicyVersion, PolicyVersionText};
+use partywall_proto::admin::{
+    Page, PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
+};
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Problem;
 use serde::Deserialize;
@@ -52,17 +54,26 @@ pub(super) async fn check(
     Ok(Json(edge.app.check_policy(&principal, &organisation, &text).await?))
 }
 
-/// Publish a text as the next version.
+/// How a version is published.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PublishParams {
+    /// `observe` puts it on trial beside the version in force; `enforce` unless stated.
+    mode: Option<PolicyMode>,
+}
+
+/// Publish a text as the next version: in force, or on trial.
 #[utoipa::path(post, path = "/v1/policies/{organisation}/versions", tag = "policies",
     operation_id = "publish_policy",
-    params(("organisation" = String, Path, description = "Whose it is"),
+    params(("organisation" = String, Path, description = "Whose it is"), PublishParams,
         ("If-Match" = Option<String>, Header,
             description = "Publish only if this is the number of the last version, as in \"7\""),
         ("If-None-Match" = Option<String>, Header,
             description = "`*`: publish only if there is no version yet")),
     request_body(content = String, content_type = "application/yaml"),
     responses(
-        (status = 201, description = "In force; agents are being told", body = PolicyVersion,
+        (status = 201, description = "Agents are being told", body = PolicyVersion,
             headers(("ETag" = String, description = "Its number, for If-Match"))),
         (status = 412, description = "Published meanwhile; says by whom and when", body = Problem,
             content_type = "application/problem+json"),
@@ -72,10 +83,13 @@ pub(super) async fn publish(
     State(edge): State<Edge>,
     Bearer(principal): Bearer,
     Named(organisation): Named<OrganisationId>,
+    Params(params): Params<PublishParams>,
     Expected(if_match): Expected,
     Yaml(text): Yaml,
 ) -> Result<Published, Refusal> {
-    Ok(Published(edge.app.publish_policy(&principal, &organisation, text, if_match).await?))
+    let mode = params.mode.unwrap_or_default();
+    let published = edge.app.publish_policy(&principal, &organisation, text, mode, if_match);
+    Ok(Published(published.await?))
 }
 
 /// List the versions, the oldest first.
@@ -128,4 +142,31 @@ pub(super) async fn restore(
     Expected(if_match): Expected,
 ) -> Result<Published, Refusal> {
     Ok(Published(edge.app.restore_policy(&principal, &organisation, number, if_match).await?))
+}
+
+/// Which version is in force, and which is on trial.
+#[utoipa::path(get, path = "/v1/policies/{organisation}/status", tag = "policies",
+    operation_id = "policy_status",
+    params(("organisation" = String, Path, description = "Whose policy")),
+    responses((status = 200, description = "The versions", body = PolicyStatus), Refused))]
+pub(super) async fn status(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+) -> Result<Json<PolicyStatus>, Refusal> {
+    Ok(Json(edge.app.policy_status(&principal, &organisation).await?))
+}
+
+/// End the trial of a version; the one in force stays.
+#[utoipa::path(delete, path = "/v1/policies/{organisation}/observed", tag = "policies",
+    operation_id = "end_policy_observation",
+    params(("organisation" = String, Path, description = "Whose policy")),
+    responses((status = 204, description = "Ended"), Refused))]
+pub(super) async fn end_observation(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+) -> Result<StatusCode, Refusal> {
+    edge.app.end_observation(&principal, &organisation).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -29,7 +29,7 @@ pub use resources::{
     BuildingSpec, DeviceKind, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, SegmentSpec,
     UserSpec,
 };
-pub use versions::{PolicyReport, PolicyVersion, PolicyVersionText};
+pub use versions::{PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText};
 
 /// Path of the OpenAPI document.
 pub const OPENAPI_PATH: &str = "/v1/openapi.json";

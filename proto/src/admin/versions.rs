@@ -7,6 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Finding;
 
+/// What becomes of a version once it is published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyMode {
+    /// Agents enforce it.
+    #[default]
+    Enforce,
+    /// Gateways ask it beside the version in force, and flow records say what it would have decided. It
+    /// drops nothing and allows nothing.
+    Observe,
+}
+
 /// One version of an organisation's policy, without its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -18,6 +31,9 @@ pub struct PolicyVersion {
     /// When.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub published_at: Timestamp,
+    /// What it was published to do.
+    #[serde(default)]
+    pub mode: PolicyMode,
     /// The earlier version that this one brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<u64>,
@@ -31,6 +47,18 @@ pub struct PolicyVersionText {
     pub version: PolicyVersion,
     /// YAML as its author wrote it; what came as part of a manifest or as JSON is written anew.
     pub text: String,
+}
+
+/// Which versions of an organisation's policy agents know of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyStatus {
+    /// The version that is enforced; none where there is no policy, which allows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<PolicyVersion>,
+    /// The version that is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<PolicyVersion>,
 }
 
 /// What is said of a text that could be published. Nothing was changed.

@@ -83,6 +83,25 @@ impl Compiled {
         self.subjects.next_change(now)
     }
 
+    /// The rules with classes that stand apart from those of `first`: for a gateway that asks both lists about
+    /// the same peers.
+    pub fn rules_beside(&self, first: &Compiled) -> Vec<Rule> {
+        let apart = |rule: &Rule| {
+            let it = &rule.matches;
+            let class = it.class().map(|class| first.class_beside(class));
+            let ports = it.ports().to_vec();
+            let matches = Match::new(it.opener(), class, it.prefix(), it.protocol(), ports).ok()?;
+            Some(Rule { id: rule.id.clone(), action: rule.action, matches })
+        };
+        self.rules.iter().filter_map(apart).collect()
+    }
+
+    /// As what a class of another policy is known beside this one's: none of its own.
+    pub fn class_beside(&self, class: ClassId) -> ClassId {
+        let own = u32::try_from(self.for_class.len()).unwrap_or(u32::MAX);
+        ClassId(class.0.saturating_add(own))
+    }
+
     /// The rules that concern a session of these classes, for its device: the same verdicts as at the
     /// gateway, without the classes.
     pub fn rules_for(&self, classes: &[ClassId]) -> Vec<Rule> {
