@@ -15,7 +15,7 @@ use super::DropReason;
 use super::flow_event::{FlowEnd, FlowEvent, Party};
 use super::flow_key::{Conversation, Direction, FlowKey, Side};
 use super::flow_log::FlowLog;
-use super::flow_table::{Flow, FlowState, FlowTable};
+use super::flow_table::{Flow, FlowSlot, FlowState, FlowTable};
 use super::fragments::{FragmentKey, FragmentTable};
 use super::in_force::RulesInForce;
 use super::rule_table::{Opening, RuleTable};
@@ -344,21 +344,34 @@ impl Filter {
         now: Instant,
     ) -> Result<Option<&mut Flow>, DropReason> {
         let Some(at) = self.flows.find(key, now) else { return Ok(None) };
-        let Flow { epoch, originator, .. } = *self.flows.at(at);
-        if epoch != self.rules.epoch() {
-            let opening = opening(self.role, key, originator);
-            match self.rules.decide(&opening, peer.classes) {
-                Ok(rule) => self.flows.at(at).allowed_again(rule, self.rules.epoch()),
-                Err((_, rule)) => {
-                    if let Some(flow) = self.flows.remove(key) {
-                        let judgement = self.rules.refusal(rule);
-                        self.log.ended(&flow, FlowEnd::Policy, Some(judgement));
-                    }
-                    return Err(DropReason::FlowCut);
-                }
-            }
+        if self.flows.at(at).epoch != self.rules.epoch() {
+            self.judge_flow_anew(at, key, peer)?;
         }
         Ok(Some(self.flows.at(at)))
+    }
+
+    // Kept out of the way of the packets of flows that the rules in force allowed.
+    #[cold]
+    fn judge_flow_anew(
+        &mut self,
+        at: FlowSlot,
+        key: &FlowKey,
+        peer: &PeerView<'_>,
+    ) -> Result<(), DropReason> {
+        let opening = opening(self.role, key, self.flows.at(at).originator);
+        match self.rules.decide(&opening, peer.classes) {
+            Ok(rule) => {
+                self.flows.at(at).allowed_again(rule, self.rules.epoch());
+                Ok(())
+            }
+            Err((_, rule)) => {
+                if let Some(flow) = self.flows.remove(key) {
+                    let judgement = self.rules.refusal(rule);
+                    self.log.ended(&flow, FlowEnd::Policy, Some(judgement));
+                }
+                Err(DropReason::FlowCut)
+            }
+        }
     }
 
     /// Opens a flow from whoever sends, and tells of it if it is refused.

@@ -211,7 +211,7 @@ impl FlowTable {
             (self.slots.len() - 1) as u32
         });
         self.slots[slot as usize] = Some(flow);
-        self.index.insert(&flow.key, slot);
+        self.index.insert(&flow.key, slot, key_in(&self.slots));
         if self.by_peer.len() <= peer {
             self.by_peer.resize(peer + 1, 0);
         }
@@ -367,8 +367,9 @@ mod tests {
     #[test]
     fn a_full_table_takes_no_more_than_it_says() {
         let now = start();
-        let limit = 3000;
-        let flows: Vec<_> = (0..4000).map(|port| flow(1, port, now)).collect();
+        // Enough for the index to double.
+        let limit = 20_000;
+        let flows: Vec<_> = (0..21_000).map(|port| flow(1, port, now)).collect();
         let allocated = allocation_counter::measure(|| {
             let mut table = FlowTable::new(limit, limit);
             let opened = flows.iter().filter(|flow| table.insert(**flow, now, |_| {}).is_ok());
@@ -380,6 +381,20 @@ mod tests {
         });
         let peers = 4 * size_of::<u32>() as u64;
         assert!(allocated.bytes_max <= FlowTable::worst_case_bytes(limit) as u64 + peers);
+    }
+
+    #[test]
+    fn flows_are_found_however_often_the_index_has_doubled() {
+        let now = start();
+        let mut table = FlowTable::new(60_000, 60_000);
+        let name = |port| flow(1, port, now);
+        let odd = |port: &u16| port % 2 == 1;
+        (0..60_000).for_each(|port| table.insert(name(port), now, |_| {}).unwrap());
+        (0..60_000).filter(odd).for_each(|port| assert!(table.remove(&name(port).key).is_some()));
+        for port in 0..60_000 {
+            assert_eq!(table.find(&name(port).key, now).is_none(), odd(&port), "{port}");
+        }
+        assert_eq!(table.held(), 30_000);
     }
 
     proptest! {
