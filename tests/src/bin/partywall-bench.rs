@@ -39,7 +39,7 @@ enum What {
     Datapath,
     /// A gateway's agent with ten thousand idle peers, in the lab.
     Peers,
-    /// Sign-in and revocation, in the lab.
+    /// Sign-in, revocation and publication of a policy, in the lab.
     Control,
     /// Flow records one for one, and throughput beside a sink that hangs, in the lab.
     Flows,
@@ -75,7 +75,11 @@ fn run(args: &Args) -> Result<()> {
             bench::datapath(rounds(15)?, &this, told)?
         }
         What::Peers => bench::many_peers(rounds(5)?, told)?,
-        What::Control => bench::control(rounds(20)?, told)?,
+        What::Control => {
+            let mut rows = bench::control(rounds(20)?, told)?;
+            rows.extend(bench::publish(rounds(20)?, told)?);
+            rows
+        }
         What::Flows => bench::flows(args.conversations, rounds(5)?, told)?,
         What::Policy => bench::policy(rounds(15)?, told)?,
     };
