@@ -233,7 +233,21 @@ impl fmt::Display for PortRange {
     }
 }
 
-crate::openapi::text_schema!(Prefix, PortRange);
+crate::openapi::text_schema!(Prefix);
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for PortRange {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{Object, SchemaType, Type};
+        let mut either = Object::new();
+        either.schema_type = SchemaType::Array(vec![Type::Integer, Type::String]);
+        either.description = Some("A port, as in 443, or a range, as in \"8000-8099\".".to_owned());
+        either.into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for PortRange {}
 
 #[cfg(test)]
 mod tests {

@@ -52,6 +52,8 @@ enum PolicyVerb {
         #[arg(long)]
         observe: bool,
     },
+    /// Print the policy language as a JSON Schema, for an editor that checks what you write
+    Schema,
     /// Show which version is in force, and which is on trial
     Status,
     /// End the trial of a version; the one in force stays
@@ -81,6 +83,10 @@ pub(super) async fn run(
     json: bool,
     out: Out<'_>,
 ) -> Result<(), CtlError> {
+    if matches!(arguments.verb, PolicyVerb::Schema) {
+        let schema: serde_json::Value = client.get(&["policy-schema.json"], &[]).await?;
+        return write_json(out, &schema);
+    }
     let organisation = match &arguments.organisation {
         Some(organisation) => organisation.clone(),
         None => own(client).await?,
@@ -96,6 +102,8 @@ pub(super) async fn run(
             let version = published.map_err(|refused| in_file(&source, refused))?;
             published_as(&version, json, out)
         }
+        // It is nobody's.
+        PolicyVerb::Schema => Ok(()),
         PolicyVerb::Status => {
             let status: PolicyStatus = client.get(&["policies", name, "status"], &[]).await?;
             match json {

@@ -9,6 +9,7 @@ mod extract;
 mod flows;
 mod manifest;
 mod meta;
+mod policy_schema;
 mod problem;
 mod resources;
 mod revision;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::app::App;
 
+pub use policy_schema::policy_schema_of;
 pub use router::{openapi, router};
 pub use server::{Server, ServerError, StopHandle, listeners_from_systemd};
 

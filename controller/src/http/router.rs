@@ -21,7 +21,7 @@ use super::problem::{Refusal, no_such_method, no_such_route};
 use super::resources::{
     buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
-use super::{Edge, access, audit, flows, manifest, meta, stream, versions};
+use super::{Edge, access, audit, flows, manifest, meta, policy_schema, stream, versions};
 
 /// Longest time from a request's head to its answer's; an apply of a building takes a fraction.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +53,7 @@ fn routes() -> OpenApiRouter<Edge> {
     OpenApiRouter::with_openapi(meta::Document::openapi())
         .routes(routes!(meta::document))
         .routes(routes!(meta::health))
+        .routes(routes!(policy_schema::policy_schema))
         .routes(routes!(manifest::apply))
         .routes(routes!(manifest::export))
         .routes(routes!(organisations::list))

@@ -6,5 +6,6 @@ mod command_line;
 mod controller;
 mod flows;
 mod openapi;
+mod policy_schema;
 mod stream;
 mod tls;

@@ -49,9 +49,12 @@ DELETE GET PUT /v1/organisations/{organisation}/groups/{group}
 GET /v1/policies
 DELETE GET PUT /v1/policies/{organisation}
 POST /v1/policies/{organisation}/check
+DELETE /v1/policies/{organisation}/observed
+GET /v1/policies/{organisation}/status
 GET POST /v1/policies/{organisation}/versions
 GET /v1/policies/{organisation}/versions/{number}
 POST /v1/policies/{organisation}/versions/{number}/restore
+GET /v1/policy-schema.json
 GET /v1/segments
 DELETE GET PUT /v1/segments/{segment}
 GET /v1/sessions
