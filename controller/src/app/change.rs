@@ -112,6 +112,11 @@ impl Change {
         self.writes.is_empty() && self.events.is_empty()
     }
 
+    /// Whether `key` is written.
+    pub(super) fn writes(&self, key: &str) -> bool {
+        self.writes.contains_key(key)
+    }
+
     /// The keys that are written, audit apart.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.writes.keys().map(String::as_str)

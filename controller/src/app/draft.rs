@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
                 self.findings.push(Finding::new(at, detail));
             }
         }
-        if self.report.iter().any(|change| change.resource == spec.path()) {
+        if self.change.writes(&resource_key::<K>(&key)) {
             let detail = "it is written twice; keep one of the two".to_owned();
             self.findings.push(Finding::new(spec.path(), detail));
         }

@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_manifest_writes_twice_is_refused() {
+        let building = Building::new().await;
+        let mut manifest = manifest_of("council", "bob", "100.64.0.0/24");
+        manifest.users.push(UserSpec { title: "Robert".to_owned(), ..manifest.users[0].clone() });
+        let refused = building.app.apply(&building.council, manifest, false).await.unwrap_err();
+        let AppError::Invalid(findings) = refused else { panic!("{refused}") };
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].to_string().contains("users/bob@council: it is written twice"));
+    }
+
+    #[tokio::test]
     async fn a_bad_manifest_names_every_fault_and_changes_nothing() {
         let building = Building::new().await;
         let mut manifest = manifest_of("council", "alice", "100.64.1.0/25");

@@ -11,6 +11,7 @@ mod iperf;
 mod machine;
 mod many_peers;
 mod metric;
+mod person;
 mod ping;
 mod policy;
 mod publish;
