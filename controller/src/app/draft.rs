@@ -30,6 +30,9 @@ use crate::domain::scope::Scope;
 use partywall_proto::admin::{TokenRole, Versioned};
 use partywall_proto::problem::Finding;
 
+/// Rules that never decide which are told one by one; more than anyone reads.
+const WARNINGS_MAX: usize = 100;
+
 /// A policy as somebody wrote it.
 pub(super) struct Written {
     pub(super) text: String,
@@ -45,6 +48,8 @@ pub(super) struct Draft<'a> {
     catalogue: Catalogue,
     change: Change,
     findings: Vec<Finding>,
+    /// Rules that never decide, of every policy.
+    warnings: Vec<Finding>,
     /// What policies were read from, where somebody wrote them as a text.
     written: BTreeMap<OrganisationId, Written>,
     /// What is created or updated, in order.
@@ -60,6 +65,7 @@ impl<'a> Draft<'a> {
             catalogue: state.catalogue.clone(),
             change: Change::default(),
             findings: Vec::new(),
+            warnings: Vec::new(),
             written: BTreeMap::new(),
             report: Vec::new(),
         }
@@ -141,7 +147,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// Everything that would not hold if they were put in force.
-    pub(super) fn observe(mut self) -> Result<Change> {
+    pub(super) fn observe(&mut self) -> Result<Change> {
         self.check_all()?;
         self.change = Change::default();
         for organisation in self.rewritten() {
@@ -156,14 +162,14 @@ impl<'a> Draft<'a> {
             };
             self.change.put(observed_key(&organisation), &record);
         }
-        Ok(self.change)
+        Ok(std::mem::take(&mut self.change))
     }
 
     /// The change with all that follows from it.
     ///
     /// # Errors
     /// Everything in the new catalogue that does not hold.
-    pub(super) fn finish(mut self) -> Result<(Change, Vec<ResourceChange>)> {
+    pub(super) fn finish(&mut self) -> Result<(Change, Vec<ResourceChange>)> {
         self.check_all()?;
         for organisation in self.rewritten() {
             self.make_version(&organisation, PolicyMode::Enforce);
@@ -175,7 +181,22 @@ impl<'a> Draft<'a> {
         self.segments_that_come_and_go();
         self.machines_that_go();
         self.people_that_go();
-        Ok((self.change, self.report))
+        Ok((std::mem::take(&mut self.change), std::mem::take(&mut self.report)))
+    }
+
+    /// The rules of a policy of this draft that never decide; known once the draft has been finished.
+    pub(super) fn warnings(&self, policy: &PolicySpec) -> Vec<Finding> {
+        let own = format!("{}/", policy.path());
+        let mut found = self.warnings.iter().filter(|it| it.at.starts_with(&own));
+        let mut listed: Vec<_> = found.by_ref().take(WARNINGS_MAX).cloned().collect();
+        match found.count() {
+            0 => {}
+            more => {
+                let detail = format!("{more} more rules never decide; see to these first");
+                listed.push(Finding::new(policy.path(), detail));
+            }
+        }
+        listed
     }
 
     fn check_all(&mut self) -> Result<()> {
@@ -184,8 +205,11 @@ impl<'a> Draft<'a> {
         if self.findings.is_empty() {
             self.run_tests();
         }
-        if self.findings.is_empty() && self.may_change_rules() {
-            self.findings.extend(proof::refutations(&self.catalogue, self.state, self.now));
+        // A version is proved also where it says what is in force.
+        if self.findings.is_empty() && (self.may_change_rules() || !self.written.is_empty()) {
+            let found = proof::of(&self.catalogue, self.state, self.now);
+            self.findings.extend(found.refutations);
+            self.warnings = found.warnings;
         }
         match self.findings.is_empty() {
             true => Ok(()),

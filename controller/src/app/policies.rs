@@ -3,7 +3,8 @@
 //! A version that is brought back goes through the same gate as a new one: what it names may be gone.
 
 use partywall_proto::admin::{
-    Page, PolicyMode, PolicyReport, PolicySpec, PolicyStatus, PolicyVersion, PolicyVersionText,
+    Page, PolicyMode, PolicyPublished, PolicyReport, PolicySpec, PolicyStatus, PolicyVersion,
+    PolicyVersionText,
 };
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
@@ -37,15 +38,19 @@ impl App {
             may(&state, principal, Access::Write, organisation).and_then(|()| {
                 let spec = match read(organisation, text) {
                     Ok(spec) => spec,
-                    Err(findings) => return Ok(report(None, findings)),
+                    Err(findings) => return Ok(report(None, findings, Vec::new())),
                 };
                 let mut draft = Draft::new(&state, principal, self.now());
                 let written = Written { text: text.to_owned(), restored_from: None };
                 match draft.publish(spec.clone(), written).and_then(|()| draft.finish()) {
-                    Ok(_) => Ok(report(Some(&spec), Vec::new())),
+                    Ok(_) => {
+                        let mut warnings = draft.warnings(&spec);
+                        text::locate(text, &spec, &mut warnings);
+                        Ok(report(Some(&spec), Vec::new(), warnings))
+                    }
                     Err(AppError::Invalid(mut findings)) => {
                         text::locate(text, &spec, &mut findings);
-                        Ok(report(Some(&spec), findings))
+                        Ok(report(Some(&spec), findings, Vec::new()))
                     }
                     Err(refused) => Err(refused),
                 }
@@ -67,7 +72,7 @@ impl App {
         text: String,
         mode: PolicyMode,
         expected: Option<u64>,
-    ) -> Result<PolicyVersion> {
+    ) -> Result<PolicyPublished> {
         let written = Written { text, restored_from: None };
         self.publish(principal, organisation, written, mode, expected).await
     }
@@ -82,7 +87,7 @@ impl App {
         organisation: &OrganisationId,
         number: u64,
         expected: Option<u64>,
-    ) -> Result<PolicyVersion> {
+    ) -> Result<PolicyPublished> {
         let earlier = self.policy_version(principal, organisation, number).await?;
         let written = Written { text: earlier.text, restored_from: Some(number) };
         self.publish(principal, organisation, written, PolicyMode::Enforce, expected).await
@@ -144,7 +149,7 @@ impl App {
         written: Written,
         mode: PolicyMode,
         expected: Option<u64>,
-    ) -> Result<PolicyVersion> {
+    ) -> Result<PolicyPublished> {
         let path = path_of::<PolicySpec>(organisation);
         let writer = self.writer().await;
         let planned = {
@@ -160,14 +165,18 @@ impl App {
                         PolicyMode::Enforce => draft.finish().map(|(change, _)| change),
                         PolicyMode::Observe => draft.observe(),
                     });
-                    change.map_err(|refused| located(&text, &spec, refused))
+                    let change = change.map_err(|refused| located(&text, &spec, refused))?;
+                    let mut warnings = draft.warnings(&spec);
+                    text::locate(&text, &spec, &mut warnings);
+                    Ok((change, warnings))
                 })
         };
         match planned {
-            Ok(change) => {
+            Ok((change, warnings)) => {
                 self.commit(writer, change, None).await?;
                 let version = self.state().last_version(organisation).cloned();
-                version.ok_or(AppError::NotFound(path))
+                let version = version.ok_or(AppError::NotFound(path))?;
+                Ok(PolicyPublished { version, warnings })
             }
             Err(refused) => {
                 drop(writer);
@@ -309,10 +318,15 @@ fn located(text: &str, spec: &PolicySpec, mut refused: AppError) -> AppError {
     refused
 }
 
-fn report(spec: Option<&PolicySpec>, findings: Vec<Finding>) -> PolicyReport {
+fn report(
+    spec: Option<&PolicySpec>,
+    findings: Vec<Finding>,
+    warnings: Vec<Finding>,
+) -> PolicyReport {
     let rules = |spec: &PolicySpec| spec.segments.values().map(|it| it.rules.len()).sum();
     PolicyReport {
         findings,
+        warnings,
         tests: spec.map_or(0, |spec| spec.tests.len()),
         rules: spec.map_or(0, rules),
     }
@@ -362,6 +376,7 @@ tests:
             self.app
                 .publish_policy(&self.council, &council(), text, PolicyMode::Enforce, expected)
                 .await
+                .map(|it| it.version)
         }
 
         async fn texts(&self) -> Vec<String> {
@@ -388,7 +403,7 @@ tests:
         building.app.put(&building.council, other, None).await.unwrap();
         building.app.delete::<PolicySpec>(&building.council, &council(), None).await.unwrap();
         let restored = building.app.restore_policy(&building.council, &council(), 2, Some(3)).await;
-        let restored = restored.unwrap();
+        let restored = restored.unwrap().version;
         assert_eq!((restored.number, restored.restored_from), (4, Some(2)));
         let texts = building.texts().await;
         assert_eq!((&*texts[1], &*texts[3]), (TEXT, TEXT), "comments and all");
@@ -426,7 +441,7 @@ tests:
         };
         let before = app.state().catalogue.policies.get(&council).unwrap().spec.clone();
         desk.drain();
-        let version = observe().await.unwrap();
+        let version = observe().await.unwrap().version;
         assert_eq!((version.number, version.mode), (2, PolicyMode::Observe));
         gateway.drain();
         assert_eq!(desk.drain(), Vec::<&str>::new(), "nothing is another to the device");
@@ -513,6 +528,37 @@ tests:
         assert_eq!(building.app.state().revision, before);
         let report = building.app.check_policy(&building.council, &council(), TEXT).await.unwrap();
         assert_eq!((report.findings, report.tests, report.rules), (Vec::new(), 1, 2));
+    }
+
+    #[tokio::test]
+    async fn rules_that_never_decide_are_told_with_their_places_when_checked_and_when_published() {
+        let building = Building::new().await;
+        let (app, council) = (&building.app, council());
+        let help = TEXT.find("      - name: help").unwrap();
+        let tests = TEXT.find("tests:").unwrap();
+        let again =
+            TEXT[help..tests].replace("help", "help-again").replace("10.3.0.0/16", "10.3.2.0/24");
+        let text = format!("{}{again}{}", &TEXT[..tests], &TEXT[tests..]);
+        let told = |warnings: &[Finding]| {
+            let one =
+                |it: &Finding| (it.at.clone(), it.line, it.detail.contains("changes nothing"));
+            warnings.iter().map(one).collect::<Vec<_>>()
+        };
+        let at = "policies/council/segments/council/rules/help-again".to_owned();
+        let expected = [(at, Some(15), true)];
+        for _ in 0..2 {
+            let report = app.check_policy(&building.council, &council, &text).await.unwrap();
+            assert_eq!((told(&report.warnings), report.findings), (expected.to_vec(), Vec::new()));
+            let enforce = PolicyMode::Enforce;
+            let published =
+                app.publish_policy(&building.council, &council, text.clone(), enforce, None).await;
+            assert_eq!(told(&published.unwrap().warnings), expected);
+        }
+        let nhs =
+            text.replace("council", "nhs").replace("alice", "nina").replace("help-again", "other");
+        let report = app.check_policy(&building.nhs, &"nhs".parse().unwrap(), &nhs).await.unwrap();
+        let others = report.warnings.iter().filter(|it| it.detail.contains("help-again")).count();
+        assert_eq!((report.warnings.len(), others), (1, 0), "{:?}", report.warnings);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use partywall_proto::admin::SegmentSpec;
-use partywall_proto::ids::AgentId;
+use partywall_proto::ids::{AgentId, SegmentId};
 use partywall_proto::nets::Prefix;
 use partywall_proto::problem::Finding;
 use partywall_proto::rules::ClassId;
@@ -16,12 +16,22 @@ use partywall_proto::rules::ClassId;
 use super::state::State;
 use crate::domain::catalogue::Catalogue;
 use crate::domain::policy::Compiled;
-use crate::domain::prover::{AgentFacts, Evidence, PeerFacts, RuleList, SegmentFacts, prove};
+use crate::domain::prover::{
+    AgentFacts, Evidence, PeerFacts, Proof, Refutation, RuleList, SegmentFacts, Warning, prove,
+};
 use crate::domain::resource::Resource as _;
 
-/// What speaks against `after`: findings at the policies concerned, each with a packet. The sessions are
-/// those of `state` that go on.
-pub(super) fn refutations(after: &Catalogue, state: &State, now: Timestamp) -> Vec<Finding> {
+/// What was found of a catalogue, each finding at the policy concerned.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What speaks against it, each with a packet.
+    pub(super) refutations: Vec<Finding>,
+    /// Rules that never decide.
+    pub(super) warnings: Vec<Finding>,
+}
+
+/// Proves `after`. The sessions are those of `state` that go on.
+pub(super) fn of(after: &Catalogue, state: &State, now: Timestamp) -> Found {
     let carried: Vec<_> =
         after.segments.values().map(|it| Carried::of(&it.spec, after, state, now)).collect();
     let evidence = Evidence {
@@ -29,13 +39,21 @@ pub(super) fn refutations(after: &Catalogue, state: &State, now: Timestamp) -> V
         // Nothing can be published yet.
         publications: &[],
     };
-    let found = prove(&evidence).refutations;
-    let at = |segment| {
+    let Proof { refutations, warnings } = prove(&evidence);
+    let at = |segment: &SegmentId| {
         let segment = after.segments.get(segment).map(|it| &it.spec);
         let policy = segment.and_then(|it| after.policies.get(&it.organisation));
         policy.map(|it| it.spec.path()).or(segment.map(SegmentSpec::path)).unwrap_or_default()
     };
-    found.iter().map(|it| Finding::new(at(&it.segment), it.to_string())).collect()
+    let refutation = |it: &Refutation| Finding::new(at(&it.segment), it.to_string());
+    let warning = |it: &Warning| {
+        let at = format!("{}/segments/{}/rules/{}", at(&it.segment), it.segment, it.rule);
+        Finding::new(at, it.to_string())
+    };
+    Found {
+        refutations: refutations.iter().map(refutation).collect(),
+        warnings: warnings.iter().map(warning).collect(),
+    }
 }
 
 /// A segment as its agents would carry it.
@@ -108,7 +126,7 @@ impl<'a> Carried<'a> {
 #[cfg(test)]
 mod tests {
     use partywall_proto::admin::{PolicySpec, Target};
-    use partywall_proto::ids::{OrganisationId, SegmentId};
+    use partywall_proto::ids::OrganisationId;
 
     use super::super::testing::Building;
     use super::*;
@@ -130,7 +148,8 @@ mod tests {
         let Target::Net(net) = &mut rule.what[0] else { panic!("{rule:?}") };
         net.prefixes.push(prefix);
         let now = building.app.now();
-        refutations(&after, &state, now).into_iter().map(|it| it.to_string()).collect()
+        let found = of(&after, &state, now).refutations;
+        found.into_iter().map(|it| it.to_string()).collect()
     }
 
     #[tokio::test]

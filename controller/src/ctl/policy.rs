@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use partywall_proto::admin::{
-    Page, PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText, SegmentSpec,
-    Versioned,
+    Page, PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion,
+    PolicyVersionText, SegmentSpec, Versioned,
 };
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
@@ -99,8 +99,10 @@ pub(super) async fn run(
             let path = ["policies", name, "versions"];
             let mode = if *observe { "observe" } else { "enforce" };
             let published = client.post_yaml(&path, &[("mode", mode)], text, *if_version).await;
-            let version = published.map_err(|refused| in_file(&source, refused))?;
-            published_as(&version, json, out)
+            let published: PolicyPublished =
+                published.map_err(|refused| in_file(&source, refused))?;
+            warn(&source, &published.warnings);
+            published_as(&published, json, out)
         }
         // It is nobody's.
         PolicyVerb::Schema => Ok(()),
@@ -129,8 +131,9 @@ pub(super) async fn run(
         }
         PolicyVerb::Rollback { number, if_version } => {
             let path = ["policies", name, "versions", &number.to_string(), "restore"];
-            let version: PolicyVersion = client.post_if(&path, *if_version).await?;
-            published_as(&version, json, out)
+            let published: PolicyPublished = client.post_if(&path, *if_version).await?;
+            warn(&format!("version {number}"), &published.warnings);
+            published_as(&published, json, out)
         }
     }
 }
@@ -164,6 +167,7 @@ async fn check(
     if !report.findings.is_empty() {
         return Err(CtlError::Policy(lines(&source, &report.findings)));
     }
+    warn(&source, &report.warnings);
     let PolicyReport { tests, rules, .. } = report;
     match json {
         true => Ok(()),
@@ -188,10 +192,11 @@ async fn versions(client: &Client, organisation: &str) -> Result<Vec<PolicyVersi
     }
 }
 
-fn published_as(version: &PolicyVersion, json: bool, out: Out<'_>) -> Result<(), CtlError> {
+fn published_as(published: &PolicyPublished, json: bool, out: Out<'_>) -> Result<(), CtlError> {
     if json {
-        return write_json(out, version);
+        return write_json(out, published);
     }
+    let version = &published.version;
     match version.restored_from {
         Some(earlier) => writeln!(out, "version {}, as version {earlier} was", version.number)?,
         None => writeln!(out, "version {}", version.number)?,
@@ -207,6 +212,13 @@ fn published_as(version: &PolicyVersion, json: bool, out: Out<'_>) -> Result<(),
         )),
     }
     Ok(())
+}
+
+/// Says what stands in no one's way but is surely not meant.
+fn warn(source: &str, warnings: &[Finding]) {
+    for warning in warnings {
+        hint(format_args!("warning: {}", lines(source, std::slice::from_ref(warning))));
+    }
 }
 
 /// A refusal whose findings are about a file.

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::ETAG;
 use axum::response::{IntoResponse, Response};
 use partywall_proto::admin::{
-    Page, PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
+    Page, PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
 };
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Problem;
@@ -28,11 +28,11 @@ pub(super) struct VersionPath {
 }
 
 /// A new version, with its number as `ETag`.
-pub(super) struct Published(PolicyVersion);
+pub(super) struct Published(PolicyPublished);
 
 impl IntoResponse for Published {
     fn into_response(self) -> Response {
-        let tag = format!("\"{}\"", self.0.number);
+        let tag = format!("\"{}\"", self.0.version.number);
         (StatusCode::CREATED, [(ETAG, tag)], Json(self.0)).into_response()
     }
 }
@@ -73,7 +73,7 @@ pub(super) struct PublishParams {
             description = "`*`: publish only if there is no version yet")),
     request_body(content = String, content_type = "application/yaml"),
     responses(
-        (status = 201, description = "Agents are being told", body = PolicyVersion,
+        (status = 201, description = "Agents are being told", body = PolicyPublished,
             headers(("ETag" = String, description = "Its number, for If-Match"))),
         (status = 412, description = "Published meanwhile; says by whom and when", body = Problem,
             content_type = "application/problem+json"),
@@ -129,7 +129,7 @@ pub(super) async fn read(
         ("If-Match" = Option<String>, Header,
             description = "Publish only if this is the number of the last version, as in \"7\"")),
     responses(
-        (status = 201, description = "In force; agents are being told", body = PolicyVersion,
+        (status = 201, description = "In force; agents are being told", body = PolicyPublished,
             headers(("ETag" = String, description = "Its number, for If-Match"))),
         (status = 412, description = "Published meanwhile; says by whom and when", body = Problem,
             content_type = "application/problem+json"),

@@ -24,6 +24,8 @@ devices:
 const COUNCIL: &str = "\
 segments:
   - { name: council, organisation: council, title: Council, pools: [100.64.0.0/16], prefixes: [10.0.0.0/8], tunnel: split }
+gateways:
+  - { name: gw-council, segment: council, endpoints: ['198.51.100.10:51820'], forwarding: nat }
 groups:
   - { organisation: council, name: staff, title: Staff }
 users:
@@ -119,6 +121,13 @@ fn policy_by_the_command_line(place: &Place, admin: &Path) {
         serde_json::from_str(&place.ctl(admin, &["policy", "check", "-f", &good, "--json"]))
             .unwrap();
     assert_eq!(report, serde_json::json!({ "findings": [], "tests": 1, "rules": 1 }));
+    let (rules, tests) = POLICY.split_at(POLICY.find("tests:").unwrap());
+    let rule = rules[rules.find("      - name: web").unwrap()..].replace("web", "web-again");
+    let idle = place.file("idle.yaml", &format!("{rules}{rule}{tests}"));
+    let warned = place.ctl_with(admin, &["policy", "check", "-f", &idle], "");
+    let text = String::from_utf8(warned.stderr).unwrap();
+    assert!(warned.status.success() && text.contains("idle.yaml:11:9: "), "{text}");
+    assert!(text.starts_with("warning: ") && text.contains("changes nothing"), "{text}");
     let publish = ["policy", "publish", "-f", &good, "--if-version", "0"];
     assert_eq!(place.ctl(admin, &publish), "version 1\n");
     refused(&publish, "is at version 1, not 0: network team");

@@ -29,7 +29,9 @@ pub use resources::{
     BuildingSpec, DeviceKind, DeviceSpec, GatewaySpec, GroupSpec, OrganisationSpec, SegmentSpec,
     UserSpec,
 };
-pub use versions::{PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText};
+pub use versions::{
+    PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
+};
 
 /// Path of the OpenAPI document.
 pub const OPENAPI_PATH: &str = "/v1/openapi.json";

@@ -49,6 +49,18 @@ pub struct PolicyVersionText {
     pub text: String,
 }
 
+/// A version that was just published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyPublished {
+    /// Which one.
+    #[serde(flatten)]
+    pub version: PolicyVersion,
+    /// Rules of it that never decide, with line and column.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
+}
+
 /// Which versions of an organisation's policy agents know of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -67,6 +79,10 @@ pub struct PolicyStatus {
 pub struct PolicyReport {
     /// What is wrong, with line and column; empty means that it could be published now.
     pub findings: Vec<Finding>,
+    /// What is allowed but surely not meant, with line and column: rules that never decide. Known where there
+    /// are no findings, for segments that have a gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Finding>,
     /// How many tests it has. They all hold where there are no findings.
     pub tests: usize,
     /// How many rules it has, as written, in all segments.
