@@ -18,6 +18,7 @@ mod error;
 mod feed;
 mod flows;
 mod policies;
+mod policy_effect;
 mod proof;
 mod random;
 mod records;

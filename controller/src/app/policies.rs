@@ -269,7 +269,7 @@ impl App {
     }
 }
 
-fn may(
+pub(super) fn may(
     state: &State,
     principal: &Principal,
     access: Access,
@@ -300,7 +300,7 @@ fn builds_on(state: &State, organisation: &OrganisationId, expected: Option<u64>
     }
 }
 
-fn read(organisation: &OrganisationId, text: &str) -> Result<PolicySpec, Vec<Finding>> {
+pub(super) fn read(organisation: &OrganisationId, text: &str) -> Result<PolicySpec, Vec<Finding>> {
     let spec = text::read(text).map_err(|finding| vec![*finding])?;
     if spec.organisation == *organisation {
         return Ok(spec);
@@ -311,7 +311,7 @@ fn read(organisation: &OrganisationId, text: &str) -> Result<PolicySpec, Vec<Fin
     Err(findings)
 }
 
-fn located(text: &str, spec: &PolicySpec, mut refused: AppError) -> AppError {
+pub(super) fn located(text: &str, spec: &PolicySpec, mut refused: AppError) -> AppError {
     if let AppError::Invalid(findings) = &mut refused {
         text::locate(text, spec, findings);
     }

@@ -10,6 +10,7 @@ mod diff;
 mod flows;
 mod manifest_file;
 mod policy;
+mod policy_effect;
 mod prompt;
 mod resource_path;
 mod setup;

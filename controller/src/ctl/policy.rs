@@ -16,7 +16,7 @@ use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
 
 use super::client::Client;
-use super::{CtlError, hint, manifest_file, tables, write_json};
+use super::{CtlError, hint, manifest_file, policy_effect, tables, write_json};
 
 /// Items in one request.
 const PAGE: &str = "1000";
@@ -39,6 +39,18 @@ enum PolicyVerb {
         /// The policy; `-` reads standard input
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
+    },
+    /// Say who would gain or lose what: by a policy against the version in force, or between two versions
+    Diff {
+        /// The policy; `-` reads standard input
+        #[arg(short, long, value_name = "FILE", required_unless_present = "from")]
+        file: Option<PathBuf>,
+        /// The earlier version's number, from `partywallctl policy versions`
+        #[arg(long, value_name = "NUMBER", conflicts_with = "file")]
+        from: Option<u64>,
+        /// The later version's number; the version in force unless stated
+        #[arg(long, value_name = "NUMBER", requires = "from")]
+        to: Option<u64>,
     },
     /// Make a policy the next version
     Publish {
@@ -94,6 +106,13 @@ pub(super) async fn run(
     let name = organisation.as_str();
     match &arguments.verb {
         PolicyVerb::Check { file } => check(client, name, file, json, out).await,
+        PolicyVerb::Diff { file: Some(file), .. } => {
+            policy_effect::diff_of_file(client, name, file, json, out).await
+        }
+        PolicyVerb::Diff { file: None, from, to } => {
+            let from = from.ok_or_else(|| CtlError::Usage("add `--from NUMBER`".to_owned()))?;
+            policy_effect::diff_of_versions(client, name, from, *to, json, out).await
+        }
         PolicyVerb::Publish { file, if_version, observe } => {
             let (source, text) = manifest_file::text_of(file)?;
             let path = ["policies", name, "versions"];
@@ -222,7 +241,7 @@ fn warn(source: &str, warnings: &[Finding]) {
 }
 
 /// A refusal whose findings are about a file.
-fn in_file(source: &str, refused: CtlError) -> CtlError {
+pub(super) fn in_file(source: &str, refused: CtlError) -> CtlError {
     if let CtlError::Refused(problem) = &refused
         && !problem.errors.is_empty()
     {

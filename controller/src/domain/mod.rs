@@ -13,6 +13,7 @@ pub mod group_key;
 pub mod overlay;
 pub mod password;
 pub mod policy;
+pub mod policy_diff;
 pub mod principal;
 pub mod prover;
 pub mod resource;

@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod effect;
 mod extract;
 mod flows;
 mod manifest;

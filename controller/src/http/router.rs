@@ -21,7 +21,7 @@ use super::problem::{Refusal, no_such_method, no_such_route};
 use super::resources::{
     buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
-use super::{Edge, access, audit, flows, manifest, meta, policy_schema, stream, versions};
+use super::{Edge, access, audit, effect, flows, manifest, meta, policy_schema, stream, versions};
 
 /// Longest time from a request's head to its answer's; an apply of a building takes a fraction.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,6 +73,7 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(policies::list))
         .routes(routes!(policies::read, policies::write, policies::remove))
         .routes(routes!(versions::check))
+        .routes(routes!(effect::of_text, effect::of_versions))
         .routes(routes!(versions::list, versions::publish))
         .routes(routes!(versions::read))
         .routes(routes!(versions::restore))

@@ -132,7 +132,20 @@ fn policy_by_the_command_line(place: &Place, admin: &Path) {
     assert_eq!(place.ctl(admin, &publish), "version 1\n");
     refused(&publish, "is at version 1, not 0: network team");
     let narrower = place.file("narrower.yaml", &POLICY.replace("10.1.0.0/16", "10.1.2.0/24"));
+    let diff = place.ctl(admin, &["policy", "diff", "-f", &narrower]);
+    assert!(
+        diff.starts_with(
+            "segment council\n  - everyone (1 people): 10.1.0.0/23 tcp 443; 10.1.3.0/24 tcp 443; "
+        ),
+        "{diff}"
+    );
+    assert_eq!(place.ctl(admin, &["policy", "diff", "-f", &good]), "");
+    refused(&["policy", "diff", "-f", &typo], "typo.yaml:8:");
     assert_eq!(place.ctl(admin, &["policy", "publish", "-f", &narrower]), "version 2\n");
+    let back = place.ctl(admin, &["policy", "diff", "--from", "2", "--to", "1"]);
+    assert_eq!(back, diff.replace("  - ", "  + "));
+    assert_eq!(place.ctl(admin, &["policy", "diff", "--from", "2"]), "");
+    refused(&["policy", "diff", "--from", "9"], "there is no policies/council/versions/9");
     let said = place.ctl(admin, &["policy", "rollback", "1", "--if-version", "2"]);
     assert_eq!(said, "version 3, as version 1 was\n");
     assert_eq!(place.ctl(admin, &["policy", "show", "3"]), POLICY);

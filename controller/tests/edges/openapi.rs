@@ -49,6 +49,7 @@ DELETE GET PUT /v1/organisations/{organisation}/groups/{group}
 GET /v1/policies
 DELETE GET PUT /v1/policies/{organisation}
 POST /v1/policies/{organisation}/check
+GET POST /v1/policies/{organisation}/diff
 DELETE /v1/policies/{organisation}/observed
 GET /v1/policies/{organisation}/status
 GET POST /v1/policies/{organisation}/versions

@@ -4,6 +4,7 @@
 
 mod access;
 mod audit;
+mod effect;
 mod flows;
 mod policy;
 mod resources;
@@ -16,6 +17,7 @@ pub use access::{
     SignInRequest, Token, TokenCreated, TokenRequest, TokenRole,
 };
 pub use audit::{AuditRecord, AuditVerdict};
+pub use effect::{EffectAudience, EffectConditions, EffectKind, PolicyDiff, PolicyEffect};
 pub use flows::{
     FlowSettingsSpec, FlowSink, FlowSinkStatus, FlowStatus, StoredFlow, WhatIfLine, WhatIfReport,
 };

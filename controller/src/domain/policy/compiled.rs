@@ -105,21 +105,47 @@ impl Compiled {
     /// The rules that concern a session of these classes, for its device: the same verdicts as at the
     /// gateway, without the classes.
     pub fn rules_for(&self, classes: &[ClassId]) -> Vec<Rule> {
+        self.rules_at(&self.positions(classes))
+    }
+
+    /// The rules at these positions, without their classes.
+    pub fn rules_at(&self, positions: &[usize]) -> Vec<Rule> {
+        let rules = positions.iter().filter_map(|position| self.rules.get(*position));
+        rules.filter_map(without_class).collect()
+    }
+
+    /// Which of the rules concern a session of these classes, in order.
+    pub fn positions(&self, classes: &[ClassId]) -> Vec<usize> {
         let of_class = |class: &ClassId| self.for_class.get(class.0 as usize);
         let mut positions: Vec<usize> = self.for_all.clone();
         positions.extend(classes.iter().filter_map(of_class).flatten());
         positions.sort_unstable();
         positions.dedup();
-        positions.into_iter().filter_map(|position| without_class(&self.rules[position])).collect()
+        positions
+    }
+
+    /// What the policy's clock shows at `at`; none where there is no policy.
+    pub fn clock(&self, at: Timestamp) -> Option<LocalTime> {
+        self.subjects.clock(at)
+    }
+
+    /// The week, from Monday to Monday, that `now` lies in by the policy's clock.
+    pub fn week_of(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        self.subjects.week_of(now)
+    }
+
+    /// The conditions of all classes.
+    pub fn conditions(&self) -> impl Iterator<Item = &When> {
+        self.subjects.conditions()
     }
 
     /// The classes that a person may have, whatever their conditions, sorted.
-    pub(super) fn candidates(&self, user: &UserId, groups: &[GroupId]) -> Vec<ClassId> {
+    pub fn candidates(&self, user: &UserId, groups: &[GroupId]) -> Vec<ClassId> {
         self.subjects.candidates(user, groups)
     }
 
     /// The conditions of a class.
-    pub(super) fn condition(&self, class: ClassId) -> Option<&When> {
+    pub fn condition(&self, class: ClassId) -> Option<&When> {
         self.subjects.condition(class)
     }
 }

@@ -30,7 +30,7 @@ pub struct LocalTime {
 
 impl LocalTime {
     /// The first minute of the week.
-    pub(super) const MONDAY: Self = Self { day: Day::Mon, minute: 0 };
+    pub const MONDAY: Self = Self { day: Day::Mon, minute: 0 };
 
     /// As a clock and a calendar show it.
     pub fn of(shown: DateTime) -> Self {
@@ -46,7 +46,7 @@ impl LocalTime {
     }
 
     /// Whether it is one of `hours`.
-    pub(super) fn within(self, hours: &[Hours]) -> bool {
+    pub fn within(self, hours: &[Hours]) -> bool {
         hours.iter().any(|it| {
             let span = it.from.minutes()..it.until.minutes();
             it.days.contains(&self.day) && span.contains(&self.minute)
@@ -75,6 +75,17 @@ pub(super) fn edges(hours: &[Hours]) -> impl Iterator<Item = LocalTime> {
             })
         })
     })
+}
+
+/// The week, from Monday to Monday, that `now` lies in by the clocks of `zone`.
+pub(super) fn week_of(now: Timestamp, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
+    let today = zone.to_datetime(now).date();
+    let past = i64::from(today.weekday().to_monday_zero_offset());
+    let on = |days: i64| {
+        let date = today.checked_add(Span::new().days(days)).ok()?;
+        Some(date.to_zoned(zone.clone()).ok()?.timestamp())
+    };
+    Some((on(-past)?, on(7 - past)?))
 }
 
 /// The first instant after `now` at which one of `edges` is passed, or at which `zone` puts its clocks

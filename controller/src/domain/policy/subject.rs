@@ -166,6 +166,21 @@ impl Subjects {
         self.conditions.get(usize::try_from(class.0).ok()?)
     }
 
+    /// The conditions of all classes, by number.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = &When> {
+        self.conditions.iter()
+    }
+
+    /// What the policy's clock shows at `at`.
+    pub(super) fn clock(&self, at: Timestamp) -> Option<LocalTime> {
+        self.zone.as_ref().map(|zone| LocalTime::at(at, zone))
+    }
+
+    /// The week, from Monday to Monday, that `now` lies in by the policy's clock.
+    pub(super) fn week_of(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        hours::week_of(now, self.zone.as_ref()?)
+    }
+
     /// The first instant after `now` at which a session's classes may change by themselves.
     pub(super) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         hours::next_edge(&self.edges, self.zone.as_ref()?, now)

@@ -26,7 +26,7 @@ mod warning;
 mod tests;
 
 pub use evidence::{AgentFacts, Evidence, PeerFacts, Publication, RuleList, SegmentFacts};
-pub use reach::{Piece, Reach};
+pub use reach::{Piece, Reach, spoken};
 pub use refutation::{Answer, Flaw, Refutation, Whom};
 pub use warning::{Warning, WarningKind};
 

@@ -21,7 +21,7 @@ pub struct Reach {
 }
 
 /// A part of what is allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Piece {
     /// Who opens.
     pub opener: Opener,
@@ -31,6 +31,11 @@ pub struct Piece {
     pub what: Vec<(Protocol, Vec<PortRange>)>,
     /// The rule that allows it.
     pub rule: RuleId,
+}
+
+/// What a rule of this protocol and these ports speaks of, in the form of [`Piece::what`].
+pub fn spoken(protocol: Option<Protocol>, ports: &[PortRange]) -> Vec<(Protocol, Vec<PortRange>)> {
+    Space::of(protocol, ports).ranges()
 }
 
 #[derive(Debug, Default)]
