@@ -29,6 +29,7 @@ mod state;
 mod stock;
 #[cfg(test)]
 mod testing;
+mod why;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -53,6 +54,7 @@ pub use self::error::AppError;
 pub use self::feed::{AgentFeed, Welcome};
 pub use crate::domain::flow_filter::FlowFilter;
 pub use crate::domain::group_key::GroupKey;
+pub use crate::domain::policy::Opening;
 pub use crate::domain::principal::Principal;
 pub use crate::domain::resource::Resource;
 

@@ -14,6 +14,7 @@ use super::CtlError;
 use super::flows::{FlowsArguments, FlowsVerb};
 use super::policy::PolicyArguments;
 use super::resource_path::ResourcePath;
+use super::why::WhyArguments;
 
 /// Partywall's admin command line.
 #[derive(Debug, Parser)]
@@ -124,6 +125,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         asked: FlowsArguments,
     },
+    /// Say why something is let through or refused: at each end, by which rule of which policy version
+    Why(WhyArguments),
     /// Your organisation's policy: check it, publish it, look back and roll back
     Policy(PolicyArguments),
     /// Show the audit trail, or verify it

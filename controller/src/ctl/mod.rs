@@ -15,6 +15,7 @@ mod prompt;
 mod resource_path;
 mod setup;
 mod tables;
+mod why;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -106,6 +107,7 @@ pub async fn run(arguments: Arguments, out: &mut (dyn Write + Send)) -> Result<(
         Verb::Flows { verb: Some(FlowsVerb::Status), asked: _ } => {
             flows::status(&client, json, out).await
         }
+        Verb::Why(asked) => why::run(&client, &asked, json, out).await,
         Verb::Policy(asked) => policy::run(&client, &asked, json, out).await,
         Verb::Audit { verb: None, chain } => {
             setup::audit(&client, chain.as_deref(), json, out).await

@@ -24,3 +24,4 @@ mod testing;
 pub mod throttle;
 pub mod totp;
 pub mod what_if;
+pub mod why;

@@ -175,7 +175,7 @@ fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// What a device sends into the tunnel.
-fn carried(segment: &SegmentSpec) -> Vec<Prefix> {
+pub(super) fn carried(segment: &SegmentSpec) -> Vec<Prefix> {
     match segment.tunnel {
         TunnelMode::Split => guarded(segment),
         TunnelMode::Full => ["0.0.0.0/0", "::/0"]

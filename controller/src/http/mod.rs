@@ -18,6 +18,7 @@ mod router;
 mod server;
 mod stream;
 mod versions;
+mod why;
 
 use std::time::Duration;
 

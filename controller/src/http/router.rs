@@ -21,7 +21,9 @@ use super::problem::{Refusal, no_such_method, no_such_route};
 use super::resources::{
     buildings, devices, flow_settings, gateways, groups, organisations, policies, segments, users,
 };
-use super::{Edge, access, audit, effect, flows, manifest, meta, policy_schema, stream, versions};
+use super::{
+    Edge, access, audit, effect, flows, manifest, meta, policy_schema, stream, versions, why,
+};
 
 /// Longest time from a request's head to its answer's; an apply of a building takes a fraction.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,6 +85,7 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(flow_settings::read, flow_settings::write, flow_settings::remove))
         .routes(routes!(flows::list))
         .routes(routes!(flows::status))
+        .routes(routes!(why::answer))
         .routes(routes!(access::list_tokens, access::create_token))
         .routes(routes!(access::revoke_token))
         .routes(routes!(access::create_enrolment_code))

@@ -9,3 +9,4 @@ mod openapi;
 mod policy_schema;
 mod stream;
 mod tls;
+mod why;

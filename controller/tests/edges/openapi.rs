@@ -66,6 +66,7 @@ DELETE /v1/tokens/{token}
 GET /v1/users
 DELETE GET PUT /v1/users/{user}
 PUT /v1/users/{user}/credentials
+GET /v1/why
 ";
 
 #[test]

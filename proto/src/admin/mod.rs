@@ -9,6 +9,7 @@ mod flows;
 mod policy;
 mod resources;
 mod versions;
+mod why;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,8 @@ pub use resources::{
 pub use versions::{
     PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
 };
+pub use versions::{PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText};
+pub use why::{EndVerdict, RecordedVerdict, WhyDrop, WhyReport, WhySession};
 
 /// Path of the OpenAPI document.
 pub const OPENAPI_PATH: &str = "/v1/openapi.json";

@@ -141,4 +141,12 @@ mod tests {
             assert!(reason.sentence().ends_with('.'));
         }
     }
+
+    #[test]
+    fn what_the_controller_foretells_is_called_the_same_here() {
+        for foretold in partywall_proto::admin::WhyDrop::ALL {
+            let text = foretold.to_string();
+            assert!(DropReason::ALL.iter().any(|it| it.text() == text), "{text} is no drop reason");
+        }
+    }
 }

@@ -61,6 +61,12 @@ pub fn decide<'a>(rules: &'a [Rule], classes: &[ClassId], opening: &Opening) -> 
     first(rules.iter(), classes, opening)
 }
 
+/// The first of `rules` that would allow `opening` to a device of other classes.
+pub fn would_allow<'a>(rules: &'a [Rule], opening: &Opening) -> Option<&'a RuleId> {
+    let allowing = |rule: &&Rule| rule.action == Action::Allow && matches(&rule.matches, opening);
+    rules.iter().find(allowing).map(|rule| &rule.id)
+}
+
 /// As [`decide`], over some of the rules.
 pub(super) fn first<'a>(
     mut rules: impl Iterator<Item = &'a Rule>,

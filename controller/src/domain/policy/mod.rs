@@ -13,7 +13,7 @@ pub mod text;
 mod trial;
 
 pub use compiled::Compiled;
-pub use decide::{Decision, Opening, decide};
+pub use decide::{Decision, Opening, decide, would_allow};
 pub use facts::Facts;
 pub use hours::LocalTime;
 pub use trial::{Trial, trials};
