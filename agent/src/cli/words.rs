@@ -98,6 +98,15 @@ pub(super) fn why(target: &str, view: &WhyView) -> String {
     if let (Some(drop), Some(meaning)) = (&view.drop, &view.meaning) {
         let _ = write!(text, "\n{drop}: {meaning}");
     }
+    match (view.policy, &view.policy_of) {
+        (Some(version), Some(organisation)) => {
+            let _ = write!(text, "\nThat is version {version} of the {organisation}'s policy.");
+        }
+        (Some(version), None) => {
+            let _ = write!(text, "\nThat is version {version} of the policy.");
+        }
+        (None, _) => {}
+    }
     match (&view.gateway, view.connected) {
         (Some(gateway), true) => {
             let _ = write!(text, "\nIt goes through {gateway}, which answers.");
@@ -180,6 +189,28 @@ mod tests {
         view.controller.connected = false;
         let text = status(&view, now(), &TimeZone::UTC);
         assert!(text.contains("goes on without it until Tue 09:00"), "{text}");
+    }
+
+    #[test]
+    fn a_verdict_names_the_policy_version_where_policy_decided() {
+        let view = WhyView {
+            allowed: false,
+            rule: None,
+            policy: Some(7),
+            policy_of: Some("council".parse().unwrap()),
+            drop: Some("no-rule".to_owned()),
+            meaning: Some("No rule allows the flow.".to_owned()),
+            gateway: Some("gateway/gw-1".parse().unwrap()),
+            connected: true,
+        };
+        assert_eq!(
+            why("10.1.0.10:22", &view),
+            "10.1.0.10:22 is blocked.\nno-rule: No rule allows the flow.\n\
+             That is version 7 of the council's policy.\n\
+             It goes through gateway/gw-1, which answers.\n"
+        );
+        let silent = why("10.1.0.10:22", &WhyView { policy: None, policy_of: None, ..view });
+        assert!(!silent.contains("version"), "{silent}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::enforcer::Enforcer;
 use super::login::{Login, problems};
 use super::shell::{Daemon, DaemonError};
 use super::{Idle, WARN_S};
-use crate::dataplane::{Query, reason_sentence};
+use crate::dataplane::{DropReason, Query, reason_sentence};
 use crate::ipc::{
     Call, ControllerView, DropView, PeerView, Reply, Request, SessionView, StatusView, WhyView,
 };
@@ -122,10 +122,17 @@ impl<E: Enforcer> Daemon<E> {
         let Some(explanation) = self.enforcer.explain(query).await? else {
             return Ok(Reply::Refused { problem: problems::nothing_carried() });
         };
+        let by_policy = [DropReason::Denied, DropReason::NoRule];
+        let decided = explanation.drop.is_none_or(|reason| by_policy.contains(&reason));
+        let stamp = self.membership.held().and_then(|config| config.policy);
+        let policy = stamp.filter(|_| decided).map(|stamp| stamp.version);
+        let user = self.membership.session().map(|session| &session.user);
         let drop = explanation.drop.map(|reason| reason.text());
         Ok(Reply::Why(WhyView {
             allowed: drop.is_none(),
             rule: explanation.rule.map(|rule| rule.to_string()),
+            policy,
+            policy_of: policy.and_then(|_| user).map(|user| user.organisation().clone()),
             drop: drop.map(str::to_owned),
             meaning: drop.and_then(reason_sentence).map(str::to_owned),
             gateway: explanation.peer,

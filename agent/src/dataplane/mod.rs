@@ -25,6 +25,7 @@ pub use flow_queue::{FlowBatch, FlowQueue};
 pub use handle::DataPlane;
 pub use loss::Loss;
 pub use options::{Offloads, Options, SHARDS_MAX};
+pub use partywall_datapath::DropReason;
 pub use partywall_datapath::shard::{
     Explanation, PeerStatus, PrivateKey, Query, Role, Traffic, Update,
 };

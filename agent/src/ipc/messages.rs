@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use partywall_proto::agent_api::SegmentOffer;
-use partywall_proto::ids::{AgentId, SegmentId, UserId};
+use partywall_proto::ids::{AgentId, OrganisationId, SegmentId, UserId};
 use partywall_proto::keys::Secret;
 use partywall_proto::nets::Protocol;
 use partywall_proto::overlay::Generation;
@@ -168,6 +168,12 @@ pub struct WhyView {
     /// The rule that decides, by its name in the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The policy version that decides; none where policy does not, or the config does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<u64>,
+    /// Whose policy it is; none at a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_of: Option<OrganisationId>,
     /// The drop reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop: Option<String>,
