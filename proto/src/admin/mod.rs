@@ -35,7 +35,6 @@ pub use resources::{
 pub use versions::{
     PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText,
 };
-pub use versions::{PolicyMode, PolicyReport, PolicyStatus, PolicyVersion, PolicyVersionText};
 pub use why::{EndVerdict, RecordedVerdict, WhyDrop, WhyReport, WhySession};
 
 /// Path of the OpenAPI document.
