@@ -29,6 +29,7 @@ mod state;
 mod stock;
 #[cfg(test)]
 mod testing;
+mod what_if;
 mod why;
 
 use std::collections::HashSet;

@@ -67,7 +67,7 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    fn resolve(self, now: Timestamp) -> Timestamp {
+    pub(super) fn resolve(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
             Self::AgoS(seconds) => {

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use partywall_proto::admin::{
     Page, PolicyMode, PolicyPublished, PolicyReport, PolicyStatus, PolicyVersion,
     PolicyVersionText, SegmentSpec, Versioned,
@@ -16,6 +17,7 @@ use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
 
 use super::client::Client;
+use super::flows::Moment;
 use super::{CtlError, hint, manifest_file, policy_effect, tables, write_json};
 
 /// Items in one request.
@@ -51,6 +53,15 @@ enum PolicyVerb {
         /// The later version's number; the version in force unless stated
         #[arg(long, value_name = "NUMBER", requires = "from")]
         to: Option<u64>,
+    },
+    /// Say which recorded conversations a policy would have cut, and which it would have allowed
+    WhatIf {
+        /// The policy; `-` reads standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Records from then on: a time as in 2026-11-22T09:00:00Z, or how long ago as in 2h or 3d
+        #[arg(long, default_value = "7d", value_name = "WHEN")]
+        since: Moment,
     },
     /// Make a policy the next version
     Publish {
@@ -112,6 +123,10 @@ pub(super) async fn run(
         PolicyVerb::Diff { file: None, from, to } => {
             let from = from.ok_or_else(|| CtlError::Usage("add `--from NUMBER`".to_owned()))?;
             policy_effect::diff_of_versions(client, name, from, *to, json, out).await
+        }
+        PolicyVerb::WhatIf { file, since } => {
+            let since = since.resolve(Timestamp::now());
+            policy_effect::what_if(client, name, file, since, json, out).await
         }
         PolicyVerb::Publish { file, if_version, observe } => {
             let (source, text) = manifest_file::text_of(file)?;

@@ -5,14 +5,16 @@
 use std::io::Write;
 use std::path::Path;
 
+use jiff::Timestamp;
 use partywall_proto::admin::{
-    EffectAudience, EffectConditions, EffectKind, PolicyDiff, PolicyEffect,
+    EffectAudience, EffectConditions, EffectKind, PolicyDiff, PolicyEffect, WhatIfLine,
+    WhatIfReport,
 };
 use partywall_proto::rules::Opener;
 
 use super::client::Client;
 use super::policy::in_file;
-use super::{CtlError, hint, manifest_file, write_json};
+use super::{CtlError, hint, manifest_file, tables, write_json};
 
 type Out<'a> = &'a mut (dyn Write + Send);
 
@@ -40,6 +42,37 @@ pub(super) async fn diff_of_versions(
     let mut query = vec![("from", from.as_str())];
     query.extend(to.as_deref().map(|to| ("to", to)));
     show(&client.get(&["policies", organisation, "diff"], &query).await?, json, out)
+}
+
+pub(super) async fn what_if(
+    client: &Client,
+    organisation: &str,
+    file: &Path,
+    since: Timestamp,
+    json: bool,
+    out: Out<'_>,
+) -> Result<(), CtlError> {
+    let (source, text) = manifest_file::text_of(file)?;
+    let (path, since) = (["policies", organisation, "what-if"], since.to_string());
+    let asked = client.post_yaml(&path, &[("since", &since)], text, None).await;
+    let report: WhatIfReport = asked.map_err(|refused| in_file(&source, refused))?;
+    if json {
+        return write_json(out, &report);
+    }
+    writeln!(out, "{}", tables::what_if(&report))?;
+    let WhatIfReport { conversations, cut, allowed, unlisted, complete } = &report;
+    let sum = |lines: &[WhatIfLine]| lines.iter().map(|it| it.conversations).sum::<u64>();
+    let (cut, allowed) = (sum(cut), sum(allowed));
+    hint(format_args!(
+        "of {conversations} conversations since {since}, {cut} would be cut and {allowed} newly allowed"
+    ));
+    if *unlisted > 0 {
+        hint(format_args!("{unlisted} more change, of too many kinds to list"));
+    }
+    if !complete {
+        hint(format_args!("there are more records; say `--since` to look at the last ones alone"));
+    }
+    Ok(())
 }
 
 fn show(diff: &PolicyDiff, json: bool, out: Out<'_>) -> Result<(), CtlError> {

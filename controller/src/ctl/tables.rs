@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use comfy_table::{ContentArrangement, Table, presets};
 use partywall_proto::admin::{
     AuditRecord, AuditVerdict, FlowStatus, PolicyMode, PolicyStatus, PolicyVersion, SessionView,
-    StoredFlow, Token, TokenRole,
+    StoredFlow, Token, TokenRole, WhatIfLine, WhatIfReport,
 };
 use partywall_proto::rules::Opener;
 
@@ -147,6 +147,29 @@ pub(super) fn flows(flows: &[StoredFlow]) -> Table {
         ],
         rows,
     )
+}
+
+pub(super) fn what_if(report: &WhatIfReport) -> Table {
+    let of = |change: &'static str, lines: &[WhatIfLine]| {
+        let row = move |line: &WhatIfLine| {
+            let opener = match line.opener {
+                Opener::Device => "device",
+                Opener::Network => "network",
+            };
+            vec![
+                change.to_owned(),
+                line.user.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                opener.to_owned(),
+                line.destination.clone(),
+                line.conversations.to_string(),
+                line.last_at.to_string(),
+                line.last.to_string(),
+            ]
+        };
+        lines.iter().map(row).collect::<Vec<_>>()
+    };
+    let rows = of("cut", &report.cut).into_iter().chain(of("allowed", &report.allowed));
+    table(&["WOULD-BE", "USER", "OPENER", "WITH", "TIMES", "LAST", "FLOW"], rows)
 }
 
 pub(super) fn flow_status(status: &FlowStatus) -> Table {

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use partywall_proto::admin::PolicyDiff;
+use jiff::Timestamp;
+use partywall_proto::admin::{PolicyDiff, WhatIfReport};
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Problem;
 use serde::Deserialize;
@@ -53,4 +54,33 @@ pub(super) async fn of_versions(
     Params(DiffParams { from, to }): Params<DiffParams>,
 ) -> Result<Json<PolicyDiff>, Refusal> {
     Ok(Json(edge.app.diff_versions(&principal, &organisation, from, to).await?))
+}
+
+/// Which records are looked at.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhatIfParams {
+    /// At this moment or later (RFC 3339); the last seven days unless stated.
+    #[param(value_type = Option<String>)]
+    since: Option<Timestamp>,
+}
+
+/// Say which recorded conversations a text would have cut, and which it would have allowed.
+#[utoipa::path(post, path = "/v1/policies/{organisation}/what-if", tag = "policies",
+    operation_id = "what_if",
+    params(("organisation" = String, Path, description = "Whose policy"), WhatIfParams),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (status = 200, description = "By person and service", body = WhatIfReport),
+        (status = 422, description = "Not valid; every finding is listed", body = Problem,
+            content_type = "application/problem+json"), Refused))]
+pub(super) async fn what_if(
+    State(edge): State<Edge>,
+    Bearer(principal): Bearer,
+    Named(organisation): Named<OrganisationId>,
+    Params(WhatIfParams { since }): Params<WhatIfParams>,
+    Yaml(text): Yaml,
+) -> Result<Json<WhatIfReport>, Refusal> {
+    Ok(Json(edge.app.what_if(&principal, &organisation, &text, since).await?))
 }

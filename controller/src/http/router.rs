@@ -76,6 +76,7 @@ fn routes() -> OpenApiRouter<Edge> {
         .routes(routes!(policies::read, policies::write, policies::remove))
         .routes(routes!(versions::check))
         .routes(routes!(effect::of_text, effect::of_versions))
+        .routes(routes!(effect::what_if))
         .routes(routes!(versions::list, versions::publish))
         .routes(routes!(versions::read))
         .routes(routes!(versions::restore))

@@ -141,6 +141,9 @@ fn policy_by_the_command_line(place: &Place, admin: &Path) {
     );
     assert_eq!(place.ctl(admin, &["policy", "diff", "-f", &good]), "");
     refused(&["policy", "diff", "-f", &typo], "typo.yaml:8:");
+    refused(&["policy", "what-if", "-f", &typo, "--since", "2d"], "typo.yaml:8:");
+    let table = place.ctl(admin, &["policy", "what-if", "-f", &narrower]);
+    assert!(table.trim_start().starts_with("WOULD-BE") && table.lines().count() == 1, "{table}");
     assert_eq!(place.ctl(admin, &["policy", "publish", "-f", &narrower]), "version 2\n");
     let back = place.ctl(admin, &["policy", "diff", "--from", "2", "--to", "1"]);
     assert_eq!(back, diff.replace("  - ", "  + "));

@@ -166,7 +166,7 @@ async fn a_killed_controller_keeps_what_was_reported_a_second_before() {
     assert!(table.contains("10.1.0.80:443") && table.lines().count() == 4, "{table}");
 }
 
-const LIMITS: FlowLimits =
+pub(crate) const LIMITS: FlowLimits =
     FlowLimits { budget_bytes: 1 << 30, sinks: SinkLimits { files: None, networks: Vec::new() } };
 
 const BUILDING: &str = "\
@@ -189,7 +189,7 @@ fn batch(number: u64, at: Timestamp) -> ClientMessage {
     ClientMessage::Flows { records, lost: 0 }
 }
 
-fn record(id: u64, at: Timestamp) -> Value {
+pub(crate) fn record(id: u64, at: Timestamp) -> Value {
     json!({
         "id": format!("{id:016x}"), "event": "opened", "at": at, "device": "desk-1",
         "opener": "device", "device_address": "100.64.0.2", "network_address": "10.1.0.80",

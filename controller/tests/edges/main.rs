@@ -4,6 +4,7 @@
 mod api;
 mod command_line;
 mod controller;
+mod effect;
 mod flows;
 mod openapi;
 mod policy_schema;

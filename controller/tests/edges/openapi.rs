@@ -55,6 +55,7 @@ GET /v1/policies/{organisation}/status
 GET POST /v1/policies/{organisation}/versions
 GET /v1/policies/{organisation}/versions/{number}
 POST /v1/policies/{organisation}/versions/{number}/restore
+POST /v1/policies/{organisation}/what-if
 GET /v1/policy-schema.json
 GET /v1/segments
 DELETE GET PUT /v1/segments/{segment}

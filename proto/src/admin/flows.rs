@@ -134,6 +134,10 @@ pub struct WhatIfReport {
     pub allowed: Vec<WhatIfLine>,
     /// Conversations that changed as well, but are of too many kinds to list.
     pub unlisted: u64,
+    /// False where there were more records than one question may go through, which is two gibibytes; the
+    /// oldest were looked at.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 /// Conversations of one person with one service or destination.

@@ -11,6 +11,7 @@ use partywall_proto::admin::{PolicyRule, PolicySpec, SegmentPolicy, ServiceSpec,
 use partywall_proto::ids::{GroupId, SegmentId, UserId};
 use partywall_proto::rules::{Action, ClassId, Match, Rule};
 
+use super::decide::{Decision, Opening, first};
 use super::facts::Facts;
 use super::hours::{self, LocalTime};
 use super::subject::{Subject, Subjects};
@@ -122,6 +123,21 @@ impl Compiled {
         positions.sort_unstable();
         positions.dedup();
         positions
+    }
+
+    /// What the rules at these positions decide of `opening` for a session of these classes.
+    pub fn decide_at(
+        &self,
+        positions: &[usize],
+        classes: &[ClassId],
+        opening: &Opening,
+    ) -> Decision<'_> {
+        first(positions.iter().filter_map(|it| self.rules.get(*it)), classes, opening)
+    }
+
+    /// Whether any rule is for certain hours.
+    pub fn has_hours(&self) -> bool {
+        self.subjects.conditions().any(|it| it.hours.is_some())
     }
 
     /// What the policy's clock shows at `at`; none where there is no policy.

@@ -22,7 +22,7 @@ pub(super) fn zone(name: &str) -> Option<TimeZone> {
 }
 
 /// A day of the week and the minute of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime {
     day: Day,
     minute: u16,
