@@ -1,5 +1,5 @@
-//! What one person's change costs a controller with a large organisation: from the admin's request until
-//! the message for every gateway is signed and queued.
+//! What one person costs a controller with a large organisation: their change, from the admin's request until
+//! the message for every gateway is signed and queued, and the question why they are let through or refused.
 //!
 //! The store is in memory, so that the disk is not in the time. Everybody has a session.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
-use partywall_controller::app::{AgentFeed, App, Principal, SystemClock};
+use partywall_controller::app::{AgentFeed, App, Opening, Principal, SystemClock};
 use partywall_controller::domain::session::{PskSecret, SessionRecord};
 use partywall_controller::store::memory::MemoryStore;
 use partywall_controller::store::{Store as _, Transaction, Write};
@@ -18,24 +18,36 @@ use partywall_proto::admin::{Manifest, SignInStrength, TokenRequest, TokenRole, 
 use partywall_proto::agent_api::IdentityProof;
 use partywall_proto::ids::AgentId;
 use partywall_proto::keys::{IdentityKey, WireguardKey};
+use partywall_proto::rules::Opener;
 use serde_json::json;
 
 use super::rules::{GATEWAYS, GROUPS, USERS, document, groups_of};
 
-/// One person's change, `rounds` times, in milliseconds.
+/// What one person cost, round by round, in milliseconds.
+#[derive(Default)]
+pub(super) struct Costs {
+    /// A change of their groups.
+    pub(super) changed_ms: Vec<f64>,
+    /// The answer to why something is let through or refused.
+    pub(super) why_ms: Vec<f64>,
+}
+
+/// Measures `rounds` times.
 ///
 /// # Errors
-/// The controller refuses something.
-pub(super) fn changes(rounds: usize, told: &mut impl FnMut(&str)) -> Result<Vec<f64>> {
+/// The controller refuses something, or answers amiss.
+pub(super) fn measured(rounds: usize, told: &mut impl FnMut(&str)) -> Result<Costs> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         told("setting up a controller with everybody in it");
         let mut controller = Controller::new().await?;
-        let mut took = Vec::new();
+        let mut costs = Costs::default();
         for round in 1..=rounds {
-            took.push(controller.change_somebody(u32::try_from(round)?).await?);
+            let round = u32::try_from(round)?;
+            costs.changed_ms.push(controller.change_somebody(round).await?);
+            costs.why_ms.push(controller.ask_why(round).await?);
         }
-        Ok(took)
+        Ok(costs)
     })
 }
 
@@ -98,6 +110,18 @@ impl Controller {
                 ensure!(waiting.flatten().is_some(), "a gateway is not sent its {message}");
             }
         }
+        Ok(took)
+    }
+
+    /// About servers that rules name and that no rule names, by turns; the latter looks at every rule.
+    async fn ask_why(&self, round: u32) -> Result<f64> {
+        let from = device((round * 997) % USERS).parse()?;
+        let far = if round % 2 == 0 { "10.3.3.22:443/tcp" } else { "10.255.0.1:443/tcp" };
+        let opening = Opening { opener: Opener::Device, far: far.parse()? };
+        let began = Instant::now();
+        let report = self.app.why(&self.admin, &from, opening).await?;
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        ensure!(report.at_gateway.is_some(), "no verdict: {}", report.sentence);
         Ok(took)
     }
 }

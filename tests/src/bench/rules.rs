@@ -1,6 +1,6 @@
 //! What a policy of a large organisation costs the controller: compiling it, following one person's
 //! change, and proving it. These are pure functions, without what surrounds them (the store, signing,
-//! sending); one person's change is measured through the whole controller too.
+//! sending); one person's change, and why they are let through or refused, are measured through the whole controller too.
 //!
 //! Everybody has a session, which is the most that there can be to do.
 
@@ -31,6 +31,7 @@ const GROUPS_OF_A_USER: u32 = 3;
 const FULL_BAR_MS: f64 = 1000.0;
 const ONE_USER_BAR_MS: f64 = 10.0;
 const PROOF_BAR_MS: f64 = 2000.0;
+const WHY_BAR_MS: f64 = 20.0;
 
 /// Overlay addresses begin here.
 const POOL: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
@@ -64,7 +65,7 @@ pub fn policy(rounds: usize, mut told: impl FnMut(&str)) -> Result<Vec<Row>> {
         proof.push(ms(began));
         ensure!(proved.holds(), "not proved: {}", proved.refutations[0]);
     }
-    let changed = person::changes(rounds, &mut told)?;
+    let person = person::measured(rounds, &mut told)?;
     let shown = [f64::from(u32::try_from(rules)?)];
     Ok(vec![
         Row::new("policy compiled, full", "ms", &full, FULL_BAR_MS, Better::Lower),
@@ -75,7 +76,8 @@ pub fn policy(rounds: usize, mut told: impl FnMut(&str)) -> Result<Vec<Row>> {
             ONE_USER_BAR_MS,
             Better::Lower,
         ),
-        Row::shown("a person's groups changed, through the controller", "ms", &changed),
+        Row::shown("a person's groups changed, through the controller", "ms", &person.changed_ms),
+        Row::new("why, by App::why without HTTP", "ms", &person.why_ms, WHY_BAR_MS, Better::Lower),
         Row::new("policy proved", "ms", &proof, PROOF_BAR_MS, Better::Lower),
         Row::shown("rules that it compiles to", "rules", &shown),
     ])
