@@ -132,7 +132,7 @@ impl<E: Enforcer> Daemon<E> {
             allowed: drop.is_none(),
             rule: explanation.rule.map(|rule| rule.to_string()),
             policy,
-            policy_of: policy.and_then(|_| user).map(|user| user.organisation().clone()),
+            policy_of: policy.and(user).map(|user| user.organisation().clone()),
             drop: drop.map(str::to_owned),
             meaning: drop.and_then(reason_sentence).map(str::to_owned),
             gateway: explanation.peer,

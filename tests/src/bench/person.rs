@@ -116,7 +116,7 @@ impl Controller {
     /// About servers that rules name and that no rule names, by turns; the latter looks at every rule.
     async fn ask_why(&self, round: u32) -> Result<f64> {
         let from = device((round * 997) % USERS).parse()?;
-        let far = if round % 2 == 0 { "10.3.3.22:443/tcp" } else { "10.255.0.1:443/tcp" };
+        let far = if round.is_multiple_of(2) { "10.3.3.22:443/tcp" } else { "10.255.0.1:443/tcp" };
         let opening = Opening { opener: Opener::Device, far: far.parse()? };
         let began = Instant::now();
         let report = self.app.why(&self.admin, &from, opening).await?;
