@@ -17,6 +17,7 @@ mod draft;
 mod error;
 mod feed;
 mod flows;
+mod observation;
 mod policies;
 mod policy_effect;
 mod proof;

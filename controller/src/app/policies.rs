@@ -3,8 +3,7 @@
 //! A version that is brought back goes through the same gate as a new one: what it names may be gone.
 
 use partywall_proto::admin::{
-    Page, PolicyMode, PolicyPublished, PolicyReport, PolicySpec, PolicyStatus, PolicyVersion,
-    PolicyVersionText,
+    Page, PolicyMode, PolicyPublished, PolicyReport, PolicySpec, PolicyVersion, PolicyVersionText,
 };
 use partywall_proto::ids::OrganisationId;
 use partywall_proto::problem::Finding;
@@ -185,60 +184,6 @@ impl App {
         }
     }
 
-    /// Which versions agents know of.
-    ///
-    /// # Errors
-    /// A principal who may not read it, which is audited.
-    pub async fn policy_status(
-        &self,
-        principal: &Principal,
-        organisation: &OrganisationId,
-    ) -> Result<PolicyStatus> {
-        let path = path_of::<PolicySpec>(organisation);
-        let status = {
-            let state = self.state();
-            may(&state, principal, Access::Read, organisation).map(|()| PolicyStatus {
-                in_force: state.version_in_force(organisation).cloned(),
-                observed: state.version_observed(organisation).cloned(),
-            })
-        };
-        self.audited(principal, "read", &path, status).await
-    }
-
-    /// Ends the trial of a version; the one in force stays.
-    ///
-    /// # Errors
-    /// A principal who may not, which is audited; nothing on trial.
-    pub async fn end_observation(
-        &self,
-        principal: &Principal,
-        organisation: &OrganisationId,
-    ) -> Result<()> {
-        let path = path_of::<PolicySpec>(organisation);
-        let writer = self.writer().await;
-        let planned = {
-            let state = self.state();
-            may(&state, principal, Access::Write, organisation).and_then(|()| {
-                let observed = state.observed.get(organisation);
-                let none = || AppError::NotFound(format!("{path}: a version on trial"));
-                let observed = observed.ok_or_else(none)?;
-                let now = self.now();
-                let mut change = Change::default();
-                change.end_observation(organisation, observed.version, &principal.actor(), now);
-                let in_force = state.catalogue.policies.get(organisation).map(|it| &it.spec);
-                change.read_hours(organisation, in_force, now);
-                Ok(change)
-            })
-        };
-        match planned {
-            Ok(change) => self.commit(writer, change, None).await.map(drop),
-            Err(refused) => {
-                drop(writer);
-                self.audited(principal, "policy-observation-end", &path, Err(refused)).await
-            }
-        }
-    }
-
     /// Gives policies that were written before versions were kept their first one.
     pub(super) async fn number_policies(&self) -> Result<()> {
         let writer = self.writer().await;
@@ -334,15 +279,11 @@ fn report(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use partywall_proto::admin::UserSpec;
-    use partywall_proto::rules::{Opener, Rule};
 
     use super::super::Clock as _;
     use super::super::testing::Building;
     use super::*;
-    use crate::domain::policy::{Opening, decide};
 
     const TEXT: &str = "\
 # Who reaches what.
@@ -425,70 +366,6 @@ tests:
                 assert_eq!(held.policy.as_ref().map(|it| it.version), Some(number));
             }
         }
-    }
-
-    #[tokio::test]
-    async fn a_version_on_trial_is_asked_at_gateways_and_enforced_nowhere() {
-        let building = Building::new().await;
-        let (mut gateway, _, mut desk) = building.seats().await;
-        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
-        let (app, council) = (&building.app, council());
-        // Another who, so that the classes of the two are counted apart.
-        let trial = TEXT.replacen("{ groups: [staff] }", "{ users: [alice@council] }", 1);
-        let observe = || {
-            let text = trial.clone();
-            app.publish_policy(&building.council, &council, text, PolicyMode::Observe, None)
-        };
-        let before = app.state().catalogue.policies.get(&council).unwrap().spec.clone();
-        desk.drain();
-        let version = observe().await.unwrap().version;
-        assert_eq!((version.number, version.mode), (2, PolicyMode::Observe));
-        gateway.drain();
-        assert_eq!(desk.drain(), Vec::<&str>::new(), "nothing is another to the device");
-        assert_eq!(app.state().catalogue.policies.get(&council).unwrap().spec, before);
-
-        let held = gateway.held.clone().unwrap();
-        assert_eq!(held.policy.map(|it| it.version), Some(1));
-        let observed = held.observed.unwrap();
-        let names = |rules: &[Rule]| rules.iter().map(|it| it.id.to_string()).collect::<Vec<_>>();
-        assert_eq!(
-            (observed.version, names(&observed.rules)),
-            (2, vec!["web".into(), "help".into()])
-        );
-        assert_eq!(names(&held.rules), ["web"]);
-        let allowed = |rules: &[Rule], to: &str| {
-            let opening = Opening { opener: Opener::Device, far: to.parse().unwrap() };
-            decide(rules, &held.peers[0].classes, &opening).allows()
-        };
-        assert!(
-            allowed(&held.rules, "10.1.2.3:443/tcp")
-                && allowed(&observed.rules, "10.1.2.3:443/tcp")
-        );
-        assert!(
-            !allowed(&held.rules, "10.3.2.3:22/tcp") && allowed(&observed.rules, "10.3.2.3:22/tcp")
-        );
-        let of = |rules: &[Rule]| {
-            rules.iter().filter_map(|it| it.matches.class()).collect::<BTreeSet<_>>()
-        };
-        assert!(of(&held.rules).is_disjoint(&of(&observed.rules)), "a class means one thing");
-
-        let status = app.policy_status(&building.council, &council).await.unwrap();
-        let number = |version: Option<PolicyVersion>| version.map(|it| it.number);
-        assert_eq!((number(status.in_force), number(status.observed)), (Some(1), Some(2)));
-        let reopened = building.reopened().await;
-        assert_eq!(reopened.state().observed.get(&council).unwrap().version, 2);
-
-        app.end_observation(&building.council, &council).await.unwrap();
-        gateway.drain();
-        assert_eq!(gateway.held.as_ref().unwrap().observed, None);
-        assert!(app.end_observation(&building.council, &council).await.is_err());
-
-        observe().await.unwrap();
-        building.app.restore_policy(&building.council, &council, 3, None).await.unwrap();
-        gateway.drain();
-        let held = gateway.held.as_ref().unwrap();
-        assert_eq!((&held.observed, held.policy.map(|it| it.version)), (&None, Some(4)));
-        assert_eq!(names(&held.rules), ["web", "help"]);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ pub(super) struct WhyArguments {
     /// The device, or a session's id from `partywallctl sessions`
     #[arg(long, value_name = "DEVICE", required_unless_present = "flow", requires = "to")]
     from: Option<DeviceId>,
-    /// The far end, as in 10.2.0.5:443/tcp, [fd10::10]:53/udp or 10.2.0.5/icmp
+    /// The far end, as in 10.2.0.5:443/tcp, `[fd10::10]:53/udp` or 10.2.0.5/icmp
     #[arg(long, value_name = "ADDRESS:PORT/PROTOCOL", requires = "from")]
     to: Option<Endpoint>,
     /// The side that opens it, device or network; where the network does, `--to` is its address with the
