@@ -1,4 +1,5 @@
-//! Flow records: what a gateway says about one conversation when it opens, is refused or ends.
+//! Flow records: what a gateway says about one conversation when it opens, is refused or ends, and what a
+//! device's own agent says about one that it refused.
 //!
 //! A record is evidence, and never needed for anything to work: whoever has no room for one drops it
 //! and counts it. What a record leaves out (person, building, organisation) the controller joins from
@@ -19,7 +20,15 @@ use crate::rules::{Action, Opener};
 /// [`CLIENT_MESSAGE_MAX_BYTES`](crate::agent_api::CLIENT_MESSAGE_MAX_BYTES).
 pub const FLOWS_PER_MESSAGE_MAX: usize = 500;
 
-/// What a gateway says about one flow.
+/// Records of one device's own agent that a controller takes at once, and then one more in each
+/// [`DEVICE_FLOW_STEP_S`]. A hostile one can so have a fifth of the default budget of its organisation in
+/// thirty days, at 450 bytes a record, and not all of it in one.
+pub const DEVICE_FLOWS_AT_ONCE: u32 = 1000;
+
+/// Seconds; see [`DEVICE_FLOWS_AT_ONCE`].
+pub const DEVICE_FLOW_STEP_S: u32 = 6;
+
+/// What an agent says about one flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowRecord {
@@ -27,7 +36,7 @@ pub struct FlowRecord {
     pub id: FlowId,
     /// What happened.
     pub event: FlowEvent,
-    /// When, by the gateway's clock.
+    /// When, by the agent's clock.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub at: Timestamp,
     /// The device at one end.
@@ -116,7 +125,7 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// A flow's number, unique per gateway; written as 16 hexadecimal digits, for a JSON number of 64 bits
+/// A flow's number, unique per agent; written as 16 hexadecimal digits, for a JSON number of 64 bits
 /// is rounded by much that reads JSON (RFC 8259 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

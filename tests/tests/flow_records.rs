@@ -39,7 +39,9 @@ fn every_conversation_is_told_once_with_person_and_place_and_to_its_organisation
     for stored in &told {
         assert_eq!(stored.user.as_ref().map(ToString::to_string).unwrap(), "alice@council");
         assert_eq!(stored.building.as_ref().unwrap().as_str(), "old-town-hall");
-        assert_eq!((stored.segment.as_str(), stored.gateway.as_str()), ("council", "gw-council"));
+        assert_eq!(stored.segment.as_str(), "council");
+        assert_eq!(stored.reporter.to_string(), "gateway/gw-council");
+        assert_eq!(stored.flow.policy, Some(1));
         assert!(stored.flow.session.is_some());
         let rule = stored.flow.rule.as_ref().unwrap().as_str();
         assert!(rule.contains("staff-services"), "{rule}");
@@ -49,9 +51,9 @@ fn every_conversation_is_told_once_with_person_and_place_and_to_its_organisation
     assert!(theirs.iter().all(|it| it.segment.as_str() == "nhs"));
 
     // Each organisation sees its own, and facilities see none.
-    for (organisation, gateway) in [("council", "gw-council"), ("nhs", "gw-nhs")] {
+    for organisation in ["council", "nhs"] {
         let all = stage.flows(organisation, &[]);
-        assert!(all.iter().all(|it| it.gateway.as_str() == gateway), "{organisation}");
+        assert!(all.iter().all(|it| it.segment.as_str() == organisation), "{organisation}");
     }
     for args in [&["flows", "--json"][..], &["flows", "status"]] {
         let refused = stage.ctl("facilities", args, "").unwrap();
@@ -78,11 +80,15 @@ fn every_conversation_is_told_once_with_person_and_place_and_to_its_organisation
 #[test]
 fn every_refused_conversation_is_told_once_and_says_why() {
     let mut stage = stage();
-    // A client without our agent is refused by the gateway; our agent would not let its packets out.
+    // A client without our agent is refused by the gateway; our agent does not let its packets out.
     let stock = Stock::register(&mut stage, "desk-3", "tablet", "carol@council");
     stage.stock_sign_in("tablet", "carol@council", "council");
     stock.up(&stage, &[("AllowedIPs", "AllowedIPs = 10.0.0.0/8, fd10::/16")]);
+    stage.sign_in("desk-1", "alice@council", "council");
     stage.sign_in("desk-2", "nina@nhs", "nhs");
+    let by = |told: &[StoredFlow], reporter: &str| {
+        assert!(told.iter().all(|it| it.reporter.to_string() == reporter), "{told:#?}");
+    };
 
     let tried = SERVERS.map(|server| tries(&stage, "desk-3", server));
     let told = refusals(&stage, "council", "tablet", 4 * usize::from(REFUSED));
@@ -106,6 +112,23 @@ fn every_refused_conversation_is_told_once_and_says_why() {
     expected.sort_unstable();
     assert_eq!(names(&told, true), expected);
 
+    by(&told, "gateway/gw-council");
+
+    // Our own agent refuses it by itself, says so, and the gateway hears nothing of it.
+    let tried = SERVERS.map(|server| tries(&stage, "desk-1", server));
+    let told = refusals(&stage, "council", "desk-1", 4 * usize::from(REFUSED));
+    for stored in &told {
+        assert_eq!(stored.user.as_ref().unwrap().to_string(), "alice@council");
+        assert_eq!(stored.building.as_ref().unwrap().as_str(), "old-town-hall");
+        assert_eq!(stored.flow.opener, Opener::Device);
+        assert_eq!(stored.flow.network_port, FORBIDDEN);
+    }
+    by(&told, "device/desk-1");
+    let mut expected = tried.concat();
+    expected.sort_unstable();
+    assert_eq!(names(&told, true), expected);
+    assert_eq!(stage.flow_status("council").lost_at_devices, 0);
+
     // And what the network opens towards a desk, where the pool is routed.
     let own = [true, false].map(|four| stage.overlay_address("desk-2", four).to_string());
     let tried = own.each_ref().map(|address| tries(&stage, "nhs-records", address));
@@ -116,6 +139,7 @@ fn every_refused_conversation_is_told_once_and_says_why() {
         assert_eq!(stored.user.as_ref().unwrap().to_string(), "nina@nhs");
         assert_eq!(stored.building.as_ref().unwrap().as_str(), "old-town-hall");
     }
+    by(&told, "gateway/gw-nhs");
     let mut expected = tried.concat();
     expected.sort_unstable();
     assert_eq!(names(&told, false), expected);
@@ -188,8 +212,11 @@ fn refusals(stage: &Stage, organisation: &str, device: &str, count: usize) -> Ve
     let _ = wait_for("the refusals are there", PATIENCE, || asked().len() >= count);
     let told = asked();
     assert_eq!(told.len(), count, "{:?}", stage.flow_status(organisation));
-    for FlowRecord { reason, rule, to_network, to_device, .. } in told.iter().map(|it| &it.flow) {
+    for FlowRecord { reason, rule, policy, to_network, to_device, .. } in
+        told.iter().map(|it| &it.flow)
+    {
         assert_eq!((reason.as_deref(), rule), (Some("no-rule"), &None));
+        assert_eq!(*policy, Some(1));
         assert_eq!((*to_network, *to_device), Default::default());
     }
     told

@@ -14,6 +14,7 @@ mod slot;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState as FastState;
@@ -28,7 +29,7 @@ pub use owner::{OWNER_BITS, owner_of_address};
 use owner::owner_of_peer;
 use slot::{Slot, Theirs};
 
-use crate::filter::PEERS_MAX;
+use crate::filter::{PEERS_MAX, Party};
 use crate::packet::{Address, PrefixTable};
 use crate::tunnel::{INDICES, Identity, Tunnel};
 
@@ -60,6 +61,8 @@ pub(crate) struct Peers {
     shards: u16,
     draws: RandomState,
     drawn: u64,
+    /// At a device, whose all flows are: its own.
+    own: Option<Arc<Party>>,
 }
 
 impl Peers {
@@ -76,7 +79,13 @@ impl Peers {
             shards: shards.max(1),
             draws: RandomState::new(),
             drawn: 0,
+            own: None,
         }
+    }
+
+    /// At a device: from now on all flows are this party's, whichever peer they go to.
+    pub(crate) fn set_own(&mut self, party: Party) {
+        self.own = Some(Arc::new(party));
     }
 
     /// Adds a peer or brings it up to date. A tunnel whose keys stay goes on, while its owner does.
@@ -201,8 +210,9 @@ impl Peers {
     }
 
     fn update(&mut self, number: u32, peer: &Peer) -> Option<PeerChange> {
+        let party = self.party(peer);
         let entry = self.at_mut(number)?;
-        let before = entry.set_config(peer);
+        let before = entry.set_config(peer, party);
         if entry.connected_at.is_none() && before.endpoints != peer.endpoints {
             entry.endpoint = peer.endpoints.first().copied().or(entry.endpoint);
         }
@@ -226,10 +236,19 @@ impl Peers {
         let Peer { public_key, preshared_key, keepalive_s, .. } = peer;
         let tunnel =
             Tunnel::new(identity, public_key, preshared_key.as_ref(), *keepalive_s, index, now);
-        let entry = PeerEntry::new(number, peer, tunnel, index);
+        let entry = PeerEntry::new(number, peer, self.party(peer), tunnel, index);
         self.by_index.insert(index, number);
         self.place(number, peer, Slot::Mine(Box::new(entry)));
         Some(number)
+    }
+
+    /// Whose flows with this peer are.
+    fn party(&self, peer: &Peer) -> Arc<Party> {
+        let theirs = || {
+            let session = peer.session.as_ref().map(|session| session.id.clone());
+            Arc::new(Party { agent: peer.agent.clone(), session })
+        };
+        self.own.clone().unwrap_or_else(theirs)
     }
 
     /// A number that no peer has; none if they have run out.

@@ -61,9 +61,9 @@ impl Limits {
     /// Sensible bounds for an agent in this role.
     pub fn for_role(role: Role) -> Self {
         let (flows, flows_per_peer, flow_events) = match role {
-            Role::Device => (1 << 14, 1 << 14, 0),
+            Role::Device => (1 << 14, 1 << 14, 1 << 9),
             // Ten thousand desks with two dozen open flows each.
-            // Events for all flows of a device that is cut, which end in one turn.
+            // Refusals of one turn; events for all flows of a device that is cut, which end in one turn.
             Role::Gateway => (1 << 18, 1 << 13, 1 << 13),
         };
         Self {

@@ -29,8 +29,10 @@ use crate::state::{Cache, CacheError, Enrolment, Keys, Pins, SignedOut, StateDir
 
 /// How often the controller is told how things are.
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
-/// How often records of flows are sent, if there are any.
+/// How often a gateway sends records of flows, if there are any.
 const FLOWS_INTERVAL: Duration = Duration::from_millis(200);
+/// The same at a device, which has few, and may run on a battery.
+const DEVICE_FLOWS_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages of flow records that may wait for the link: the rest of its queue is for what somebody waits
 /// for. With the interval this is 40,000 records a second.
 const FLOW_MESSAGES: usize = 16;
@@ -193,9 +195,11 @@ impl<E: Enforcer> Daemon<E> {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let mut stop = std::pin::pin!(stop);
         let mut status = tokio::time::interval(STATUS_INTERVAL);
-        let mut flows = tokio::time::interval(FLOWS_INTERVAL);
+        let mut flows = tokio::time::interval(match self.agent {
+            AgentId::Device(_) => DEVICE_FLOWS_INTERVAL,
+            AgentId::Gateway(_) => FLOWS_INTERVAL,
+        });
         flows.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let records_flows = matches!(self.agent, AgentId::Gateway(_));
         loop {
             let timer = self.timer();
             let wake = tokio::select! {
@@ -204,7 +208,7 @@ impl<E: Enforcer> Daemon<E> {
                 event = self.events.recv() => Wake::Event(event),
                 call = self.calls.recv() => Wake::Call(call),
                 _ = status.tick() => Wake::StatusTick,
-                _ = flows.tick(), if records_flows => Wake::FlowsTick,
+                _ = flows.tick() => Wake::FlowsTick,
                 () = tokio::time::sleep(LOGIN_TICK), if self.login.is_some() => Wake::LoginTick,
                 () = tokio::time::sleep(timer) => Wake::Timer,
             };

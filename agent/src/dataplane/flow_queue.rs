@@ -9,16 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use partywall_datapath::filter::{FlowEvent, Happening, Side};
-use partywall_datapath::shard::Shard;
-use partywall_proto::flows::{self, FLOWS_PER_MESSAGE_MAX, FlowId, FlowRecord};
+use partywall_datapath::shard::{Role, Shard};
+use partywall_proto::flows::{
+    self, DEVICE_FLOWS_AT_ONCE, FLOWS_PER_MESSAGE_MAX, FlowId, FlowRecord,
+};
 use partywall_proto::ids::AgentId;
 use partywall_proto::nets::Protocol;
 use partywall_proto::rules::Opener;
 
-/// What waits at most: a controller that is away for a minute, at a thousand events a second. 12 MB.
+/// What waits at most at a gateway: a controller that is away for a minute, at a thousand events a second.
+/// 12 MB.
 const ROOM: usize = 1 << 16;
+/// The same at a device: what its controller takes of it at once.
+const DEVICE_ROOM: usize = DEVICE_FLOWS_AT_ONCE as usize;
 
-/// Events of a gateway's flows. Its clones are the same queue.
+/// Events of an agent's flows. Its clones are the same queue.
 #[derive(Debug, Clone, Default)]
 pub struct FlowQueue(Arc<Mutex<Held>>);
 
@@ -81,14 +86,19 @@ pub(super) struct FlowTap {
     run: u32,
     shard: u16,
     shards: u16,
+    room: usize,
     /// What the shard has lost, as far as the queue was told.
     lost: u64,
 }
 
 impl FlowTap {
     /// The end of shard `shard` of `shards`. `run` tells its flows' ids from those of another run.
-    pub(super) fn new(queue: FlowQueue, run: u32, shard: u16, shards: u16) -> Self {
-        Self { queue, run, shard, shards, lost: 0 }
+    pub(super) fn new(queue: FlowQueue, role: Role, run: u32, shard: u16, shards: u16) -> Self {
+        let room = match role {
+            Role::Device => DEVICE_ROOM,
+            Role::Gateway => ROOM,
+        };
+        Self { queue, run, shard, shards, room, lost: 0 }
     }
 
     /// Moves what the shard has to tell into the queue. Costs a comparison where there is nothing.
@@ -108,7 +118,7 @@ impl FlowTap {
         let mut held = self.queue.held();
         held.lose(lost);
         for event in events {
-            if held.events.len() < ROOM {
+            if held.events.len() < self.room {
                 let id = self.id(event.number);
                 held.events.push_back((now, id, event));
             } else {
@@ -124,10 +134,10 @@ impl FlowTap {
     }
 }
 
-/// The record of an event at a gateway; none where the peer is no device, which does not happen there.
+/// The record of an event; none where the flow is no device's, which does not happen.
 fn record((at, id, event): &(Timestamp, FlowId, FlowEvent)) -> Option<FlowRecord> {
     let AgentId::Device(device) = &event.party.agent else { return None };
-    let key = &event.key;
+    let (key, network) = (&event.key, event.device.other());
     let protocol = key.protocol();
     let port = |side| match protocol {
         Protocol::Tcp | Protocol::Udp => key.port(side),
@@ -139,28 +149,28 @@ fn record((at, id, event): &(Timestamp, FlowId, FlowEvent)) -> Option<FlowRecord
         Happening::Ended(why) => (flows::FlowEvent::Ended, Some(why.text())),
     };
     let judgement = event.judgement.as_ref();
+    let from = |side| match side {
+        Side::Local => event.from_local,
+        Side::Remote => event.from_remote,
+    };
     Some(FlowRecord {
         id: *id,
         event: happening,
         at: *at,
         device: device.clone(),
         session: event.party.session.clone(),
-        // Beyond a gateway's tunnels are the devices.
-        opener: match event.originator {
-            Side::Local => Opener::Network,
-            Side::Remote => Opener::Device,
-        },
-        device_address: key.address(Side::Remote).into(),
-        network_address: key.address(Side::Local).into(),
+        opener: if event.originator == event.device { Opener::Device } else { Opener::Network },
+        device_address: key.address(event.device).into(),
+        network_address: key.address(network).into(),
         protocol,
-        device_port: port(Side::Remote),
-        network_port: port(Side::Local),
+        device_port: port(event.device),
+        network_port: port(network),
         rule: judgement.and_then(|judgement| judgement.rule()).cloned(),
         reason: reason.map(str::to_owned),
         policy: judgement.and_then(|judgement| judgement.policy()),
         observed: judgement.and_then(|judgement| judgement.observed()),
-        to_network: event.from_remote,
-        to_device: event.from_local,
+        to_network: from(event.device),
+        to_device: from(network),
     })
 }
 
@@ -175,11 +185,11 @@ mod tests {
 
     use super::*;
 
-    /// What a gateway tells when desk-1 looks up a name, and when the network pings it.
-    fn events() -> Vec<FlowEvent> {
+    /// What an agent tells when desk-1 looks up a name, and when the network pings it.
+    fn events(role: Role) -> Vec<FlowEvent> {
         let rule = r#"[{"id":"names","action":"allow","match":{"opener":"device","prefix":"10.0.0.0/8"}}]"#;
         let rules: Vec<_> = serde_json::from_str(rule).unwrap();
-        let mut filter = Filter::new(Role::Gateway, &Limits::for_role(Role::Gateway));
+        let mut filter = Filter::new(role, &Limits::for_role(role));
         filter.set_rules(Arc::new(RuleTable::compile(&rules)));
         let session = Some("s-1".parse().unwrap());
         let party = Arc::new(Party { agent: "device/desk-1".parse().unwrap(), session });
@@ -194,7 +204,11 @@ mod tests {
         let mut ping = header(1, 8, [10, 1, 0, 53], [100, 64, 0, 5]);
         ping.extend([8, 0, 0, 0, 0, 7, 0, 1]);
         let now = Instant::now();
-        for (direction, bytes) in [(Direction::OutOfTunnel, query), (Direction::IntoTunnel, ping)] {
+        let [to_gateway, to_device] = match role {
+            Role::Device => [Direction::IntoTunnel, Direction::OutOfTunnel],
+            Role::Gateway => [Direction::OutOfTunnel, Direction::IntoTunnel],
+        };
+        for (direction, bytes) in [(to_gateway, query), (to_device, ping)] {
             let packet = packet::parse(&bytes).unwrap();
             filter.verdict(direction, &packet, &peer, now);
         }
@@ -204,7 +218,8 @@ mod tests {
     #[test]
     fn an_event_becomes_a_record_in_the_words_of_a_gateway() {
         let queue = FlowQueue::default();
-        FlowTap::new(queue.clone(), 0xabcdef, 1, 2).put(events().into_iter(), 0);
+        let events = events(Role::Gateway).into_iter();
+        FlowTap::new(queue.clone(), Role::Gateway, 0xabcdef, 1, 2).put(events, 0);
         let records = queue.take().unwrap().records;
         let [opened, refused] = &records[..] else { panic!("{records:?}") };
         assert_eq!(opened.id.to_string(), "abcdef0000000003");
@@ -222,10 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn a_device_tells_of_a_refusal_what_a_gateway_would_and_of_what_it_allows_nothing() {
+        let records = [Role::Gateway, Role::Device].map(|role| {
+            let queue = FlowQueue::default();
+            FlowTap::new(queue.clone(), role, 1, 0, 1).put(events(role).into_iter(), 0);
+            queue.take().unwrap().records
+        });
+        let [[_, at_gateway], [at_device]] = [&records[0][..], &records[1][..]] else {
+            panic!("{records:?}")
+        };
+        let same = FlowRecord { id: at_gateway.id, at: at_gateway.at, ..at_device.clone() };
+        assert_eq!(same, *at_gateway);
+    }
+
+    #[test]
     fn a_full_queue_keeps_what_it_has_and_counts_what_it_drops() {
         let queue = FlowQueue::default();
-        let tap = FlowTap::new(queue.clone(), 1, 0, 1);
-        let event = events().remove(0);
+        let tap = FlowTap::new(queue.clone(), Role::Gateway, 1, 0, 1);
+        let event = events(Role::Gateway).remove(0);
         tap.put(std::iter::repeat_n(event, ROOM + 3), 2);
         assert_eq!(queue.lost_ever(), 5);
         let first = queue.take().unwrap();

@@ -73,7 +73,7 @@ impl DataPlane {
         let workers = (0..shards).zip(ports).zip(wakes).map(|((shard, ports), wake)| {
             let private_key = options.private_key.clone();
             let settings = Settings { shard, shards, role, private_key, limits };
-            let flows = FlowTap::new(options.flows.clone(), run, shard, shards);
+            let flows = FlowTap::new(options.flows.clone(), role, run, shard, shards);
             start_worker(settings, ports, flows, wake, death.clone())
         });
         Ok(Self { workers: workers.collect::<Result<_, _>>()?, died, local_port })

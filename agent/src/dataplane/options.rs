@@ -25,7 +25,7 @@ pub struct Options {
     /// Whether the kernel is asked to give each packet to the thread that owns it. Without that threads
     /// hand over what is not theirs.
     pub steering: bool,
-    /// Where a gateway's shards tell of flows.
+    /// Where the shards tell of flows.
     pub flows: FlowQueue,
 }
 

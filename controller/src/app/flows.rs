@@ -1,38 +1,25 @@
-//! Flow records: taken from gateways, joined with what the controller knows, read by their organisation.
+//! Flow records: taken from agents, joined with what the controller knows, read by their organisation.
 //!
-//! A gateway is believed about packets and about nothing else: whose a session is, where its device stands
-//! and which organisation may read the record come from the controller's own state. A gateway that names
-//! another segment's session would learn that session's person from its own records, so it is cut off.
+//! An agent is believed about packets and about nothing else; see [`flow_reports`](super::flow_reports).
 
-use std::collections::{HashMap, VecDeque};
+use std::sync::PoisonError;
 
-use jiff::{SignedDuration, Timestamp};
 use partywall_proto::admin::{FlowStatus, Page, StoredFlow};
-use partywall_proto::flows::{FLOWS_PER_MESSAGE_MAX, FlowRecord};
-use partywall_proto::ids::{
-    AgentId, DeviceId, GatewayId, OrganisationId, SegmentId, SessionId, UserId,
-};
+use partywall_proto::flows::FlowRecord;
+use partywall_proto::ids::{AgentId, OrganisationId};
 use partywall_proto::problem::Finding;
 
 use super::agents::chain_of;
 use super::change::Change;
+use super::flow_reports::Taken;
 use super::resources::PAGE_MAX;
-use super::state::State;
 use super::{App, AppError, Principal, Result};
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::scope::Scope;
-use crate::domain::session::SessionRecord;
 use crate::flows::{Flows, FlowsError};
 
-/// Sessions that are remembered after their end, for the records of flows that ended with them: a
-/// working day of a large site, 10 MB.
-const ENDED_MAX: usize = 65_536;
-/// How far a gateway's clock may be ahead before its time is not believed.
-const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes that one question may go through: about four million records, within a request's time limit.
 const WALK_MAX_BYTES: u64 = 2 << 30;
-/// Longest drop reason that is kept, in bytes.
-const REASON_MAX_BYTES: usize = 64;
 
 impl App {
     /// Keeps flow records in `flows` from now on. Call it once, before the first agent connects.
@@ -43,11 +30,12 @@ impl App {
         }
     }
 
-    /// Takes what a gateway says about flows. Never waits for a disk or a sink.
+    /// Takes what an agent says about flows. Never waits for a disk or a sink.
     ///
     /// # Errors
-    /// An agent that is no gateway, or speaks of sessions that are not its segment's. Nothing is taken
-    /// then, the attempt is audited, and the agent is to be cut off.
+    /// A gateway that speaks of sessions that are not its segment's, or a device that speaks of anything but
+    /// what it refused in sessions of its own. Nothing is taken then, the attempt is audited, and the agent
+    /// is to be cut off.
     pub async fn flows_reported(
         &self,
         agent: &AgentId,
@@ -55,15 +43,19 @@ impl App {
         lost: u64,
     ) -> Result<()> {
         let now = self.now();
-        let joined = {
+        let taken = {
             let state = self.state();
-            let ended = self.inner.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            joined(&state, &ended, agent, records, now)
+            let mut reports = self.inner.reports.lock().unwrap_or_else(PoisonError::into_inner);
+            reports.take(&state, agent, records, lost, now)
         };
-        match joined {
-            Ok((organisation, flows)) => {
+        match taken {
+            Ok(taken) => {
                 if let Some(keeping) = self.inner.flows.get() {
-                    keeping.take(&organisation, flows, lost);
+                    for (organisation, Taken { flows, lost_at_gateways, lost_at_devices }) in taken
+                    {
+                        keeping.lose_at_devices(&organisation, lost_at_devices);
+                        keeping.take(&organisation, flows, lost_at_gateways);
+                    }
                 }
                 Ok(())
             }
@@ -144,100 +136,18 @@ impl App {
     }
 }
 
-/// Whose the sessions were that are over: the last ones only.
-#[derive(Debug, Default)]
-pub(super) struct EndedSessions {
-    order: VecDeque<SessionId>,
-    by_id: HashMap<SessionId, Ended>,
-}
-
-#[derive(Debug, Clone)]
-struct Ended {
-    user: UserId,
-    device: DeviceId,
-    segment: SegmentId,
-}
-
-impl EndedSessions {
-    /// Remembers `session`, which is over.
-    pub(super) fn add(&mut self, session: &SessionRecord) {
-        let SessionRecord { id, user, device, segment, .. } = session;
-        let ended = Ended { user: user.clone(), device: device.clone(), segment: segment.clone() };
-        if self.by_id.insert(id.clone(), ended).is_none() {
-            self.order.push_back(id.clone());
-        }
-        if self.order.len() > ENDED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_id.remove(&oldest);
-        }
-    }
-}
-
-/// The records with all that goes with them, and whose they are; or what is wrong with the agent.
-fn joined(
-    state: &State,
-    ended: &EndedSessions,
-    agent: &AgentId,
-    records: Vec<FlowRecord>,
-    now: Timestamp,
-) -> Result<(OrganisationId, Vec<StoredFlow>), String> {
-    let AgentId::Gateway(gateway) = agent else {
-        return Err("only gateways report flows".to_owned());
-    };
-    if records.len() > FLOWS_PER_MESSAGE_MAX {
-        return Err(format!("a message has at most {FLOWS_PER_MESSAGE_MAX} flow records"));
-    }
-    let spec = state.catalogue.gateways.get(gateway).map(|it| &it.spec);
-    let segment = spec.and_then(|spec| state.catalogue.segments.get(&spec.segment));
-    let Some(segment) = segment.map(|it| &it.spec) else {
-        return Err("this gateway has no segment whose flows it could report".to_owned());
-    };
-    let mut flows = Vec::with_capacity(records.len());
-    for record in records {
-        flows.push(join(state, ended, (gateway, &segment.name), record, now)?);
-    }
-    Ok((segment.organisation.clone(), flows))
-}
-
-fn join(
-    state: &State,
-    ended: &EndedSessions,
-    (gateway, segment): (&GatewayId, &SegmentId),
-    mut flow: FlowRecord,
-    now: Timestamp,
-) -> Result<StoredFlow, String> {
-    // A clock that is far ahead would put records where no retention reaches them.
-    if flow.at.duration_since(now) > AHEAD_MAX {
-        flow.at = now;
-    }
-    if let Some(reason) = &mut flow.reason {
-        reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
-    }
-    let live = flow.session.as_ref().and_then(|id| state.sessions.get(id)).map(|it| Ended {
-        user: it.user.clone(),
-        device: it.device.clone(),
-        segment: it.segment.clone(),
-    });
-    let past = || flow.session.as_ref().and_then(|id| ended.by_id.get(id)).cloned();
-    let (mut user, mut building) = (None, None);
-    if let Some(session) = live.or_else(past) {
-        if session.segment != *segment || session.device != flow.device {
-            return Err("it reports a session that was not opened through it".to_owned());
-        }
-        let device = state.catalogue.devices.get(&session.device);
-        building = device.and_then(|it| it.spec.building.clone());
-        user = Some(session.user);
-    }
-    Ok(StoredFlow { gateway: gateway.clone(), segment: segment.clone(), user, building, flow })
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use partywall_proto::admin::TokenRequest;
     use partywall_proto::admin::TokenRole;
+    use partywall_proto::flows::{
+        DEVICE_FLOW_STEP_S, DEVICE_FLOWS_AT_ONCE, FLOWS_PER_MESSAGE_MAX, FlowEvent, Traffic,
+    };
+    use partywall_proto::ids::SessionId;
     use serde_json::json;
 
+    use super::super::flow_reports::REASON_MAX_BYTES;
     use super::super::testing::Building;
     use super::*;
     use crate::flows::FlowLimits;
@@ -298,7 +208,10 @@ mod tests {
             .collect();
         let alice = (Some("alice@council".to_owned()), Some("hq".to_owned()));
         assert_eq!(people, [alice.clone(), alice, (None, None)]);
-        assert_eq!((read[0].gateway.as_str(), read[0].segment.as_str()), ("gw-council", "council"));
+        assert_eq!(
+            (read[0].reporter.to_string(), read[0].segment.as_str()),
+            ("gateway/gw-council".to_owned(), "council")
+        );
         let status = building.app.flow_status(&building.council).await.unwrap();
         assert_eq!((status.received, status.stored, status.lost_at_gateways), (3, 3, 4));
     }
@@ -340,14 +253,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_but_a_gateway_reports_and_only_what_was_opened_through_it() {
+    async fn a_gateway_reports_only_what_was_opened_through_it() {
         let building = Building::new().await;
         let (_place, flows) = keeping(&building);
         let (mut gateway, _nhs, mut desk) = building.seats().await;
         building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
         let session = building.sessions(&building.council).await.remove(0).id;
         for (who, records) in [
-            ("device/desk-1", vec![record("desk-1", Some(&session))]),
             // Another segment's session would name its person to this organisation.
             ("gateway/gw-nhs", vec![record("desk-1", None), record("desk-1", Some(&session))]),
             ("gateway/gw-council", vec![record("desk-2", Some(&session))]),
@@ -367,6 +279,95 @@ mod tests {
         let trail = building.app.audit(&building.nhs, None, None, 1000).await.unwrap().items;
         let refusals = trail.iter().filter(|it| it.action == "flow-records").count();
         assert_eq!(refusals, 2);
+    }
+
+    /// A record of what a device refused.
+    fn refused(device: &str, session: Option<&SessionId>) -> FlowRecord {
+        let refused = FlowEvent::Refused;
+        FlowRecord { event: refused, reason: Some("no-rule".to_owned()), ..record(device, session) }
+    }
+
+    #[tokio::test]
+    async fn a_device_reports_what_it_refused_itself_to_whom_each_session_belongs() {
+        let building = Building::new().await;
+        let (_place, flows) = keeping(&building);
+        let (mut council, mut nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut council]).await.unwrap();
+        let ended = building.sessions(&building.council).await.remove(0).id;
+        building.app.revoke_session(&building.council, &ended).await.unwrap();
+        building.sign_in(&mut desk, "nina@nhs", &mut [&mut nhs]).await.unwrap();
+        let live = building.sessions(&building.nhs).await.remove(0).id;
+        let forgotten = "s-long-ago".parse().unwrap();
+        let records = [&ended, &live, &forgotten].map(|id| refused("desk-1", Some(id)));
+        building.app.flows_reported(&agent("device/desk-1"), records.to_vec(), 3).await.unwrap();
+        flows.settle().await;
+        for (principal, user, lost) in
+            [(&building.council, "alice@council", 0), (&building.nhs, "nina@nhs", 3)]
+        {
+            let told = read(&building, principal).await;
+            let [stored] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(stored.reporter.to_string(), "device/desk-1");
+            assert_eq!(stored.user.as_ref().unwrap().to_string(), user);
+            assert_eq!(stored.building.as_ref().unwrap().as_str(), "hq");
+            assert_eq!(stored.segment.as_str(), user.split_once('@').unwrap().1);
+            assert_eq!(stored.flow.to_network, Traffic::default(), "nothing passed");
+            let status = building.app.flow_status(principal).await.unwrap();
+            assert_eq!((status.lost_at_gateways, status.lost_at_devices), (0, lost));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_reports_anything_else_is_cut_off() {
+        let building = Building::new().await;
+        let (_place, flows) = keeping(&building);
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.enrol(&building.facilities, "device/desk-2").await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let session = building.sessions(&building.council).await.remove(0).id;
+        let good = || refused("desk-1", Some(&session));
+        let ended = FlowRecord { event: FlowEvent::Ended, ..good() };
+        let lies = [
+            ("device/desk-1", vec![good(), record("desk-1", Some(&session))]),
+            ("device/desk-1", vec![good(), ended]),
+            ("device/desk-1", vec![good(), refused("desk-1", None)]),
+            ("device/desk-1", vec![good(), refused("desk-2", Some(&session))]),
+            ("device/desk-2", vec![refused("desk-2", Some(&session))]),
+            ("device/desk-2", vec![good()]),
+            ("device/desk-1", vec![good(); FLOWS_PER_MESSAGE_MAX + 1]),
+        ];
+        let count = lies.len();
+        for (who, records) in lies {
+            let answer = building.app.flows_reported(&agent(who), records, 7).await;
+            assert!(matches!(answer, Err(AppError::AgentRefused(_))), "{who}: {answer:?}");
+        }
+        flows.settle().await;
+        assert_eq!(read(&building, &building.council).await, []);
+        assert_eq!(building.app.flow_status(&building.council).await.unwrap().lost_at_devices, 0);
+        let trail = building.app.audit(&building.facilities, None, None, 1000).await.unwrap().items;
+        assert_eq!(trail.iter().filter(|it| it.action == "flow-records").count(), count);
+    }
+
+    #[tokio::test]
+    async fn a_device_brings_so_many_records_and_what_is_more_is_counted() {
+        let building = Building::new().await;
+        let (_place, flows) = keeping(&building);
+        let (mut gateway, _nhs, mut desk) = building.seats().await;
+        building.sign_in(&mut desk, "alice@council", &mut [&mut gateway]).await.unwrap();
+        let session = building.sessions(&building.council).await.remove(0).id;
+        let desk_1 = agent("device/desk-1");
+        let brought = async |records: usize, lost| {
+            for part in vec![refused("desk-1", Some(&session)); records].chunks(500) {
+                building.app.flows_reported(&desk_1, part.to_vec(), lost).await.unwrap();
+            }
+            flows.settle().await;
+            let status = building.app.flow_status(&building.council).await.unwrap();
+            (status.stored, status.lost_at_devices)
+        };
+        let at_once = u64::from(DEVICE_FLOWS_AT_ONCE);
+        assert_eq!(brought(1500, 0).await, (at_once, 500));
+        building.clock.advance_s(i64::from(3 * DEVICE_FLOW_STEP_S));
+        assert_eq!(brought(5, 0).await, (at_once + 3, 502));
+        assert_eq!(brought(1, u64::MAX).await, (at_once + 3, u64::MAX), "it cannot be made less");
     }
 
     #[tokio::test]
@@ -414,26 +415,5 @@ mod tests {
         for other in [&building.nhs, &building.facilities] {
             assert!(building.app.get::<FlowSettingsSpec>(other, &key).await.is_err());
         }
-    }
-
-    #[test]
-    fn ended_sessions_are_remembered_up_to_a_bound() {
-        let mut ended = EndedSessions::default();
-        for number in 0..ENDED_MAX + 10 {
-            ended.add(&SessionRecord {
-                id: format!("s-{number}").parse().unwrap(),
-                user: "alice@council".parse().unwrap(),
-                device: "desk-1".parse().unwrap(),
-                segment: "council".parse().unwrap(),
-                addresses: Vec::new(),
-                sign_in: partywall_proto::admin::SignInStrength::Code,
-                began_at: Timestamp::UNIX_EPOCH,
-                ends_at: Timestamp::UNIX_EPOCH,
-                secret: crate::domain::session::PskSecret::from_bytes([0; 32]),
-            });
-        }
-        assert_eq!((ended.order.len(), ended.by_id.len()), (ENDED_MAX, ENDED_MAX));
-        assert!(ended.by_id.contains_key(&"s-10".parse().unwrap()));
-        assert!(!ended.by_id.contains_key(&"s-9".parse().unwrap()));
     }
 }

@@ -16,6 +16,7 @@ mod distribution;
 mod draft;
 mod error;
 mod feed;
+mod flow_reports;
 mod flows;
 mod observation;
 mod policies;
@@ -45,7 +46,7 @@ use tracing::{error, warn};
 use self::change::Change;
 use self::concerned::Concerned;
 use self::distribution::{Distribution, all_applied};
-use self::flows::EndedSessions;
+use self::flow_reports::FlowReports;
 use self::state::State;
 use crate::flows::Flows;
 use crate::store::{Store, StoreError, Write};
@@ -92,7 +93,7 @@ struct Inner {
     signing_in: Mutex<HashSet<UserId>>,
     /// Where flow records go; nowhere until [`App::keep_flows`].
     flows: OnceLock<Flows>,
-    ended: Mutex<EndedSessions>,
+    reports: Mutex<FlowReports>,
     /// Something may be due sooner than the background task thinks.
     due: Notify,
 }
@@ -127,7 +128,7 @@ impl App {
             hashing: Semaphore::new(HASHES_AT_ONCE),
             signing_in: Mutex::default(),
             flows: OnceLock::new(),
-            ended: Mutex::default(),
+            reports: Mutex::default(),
             due: Notify::new(),
         };
         let app = Self { inner: Arc::new(inner) };
@@ -222,12 +223,12 @@ impl App {
     /// The records of a session's last flows come after its end.
     fn remember_ended_sessions(&self, writes: &[Write]) {
         let state = self.state();
-        let mut ended = self.inner.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.inner.reports.lock().unwrap_or_else(PoisonError::into_inner);
         for write in writes.iter().filter(|write| write.value.is_none()) {
             let key = String::from_utf8_lossy(&write.key);
             let id = key.strip_prefix("session/").and_then(|id| id.parse().ok());
             if let Some(session) = id.and_then(|id| state.sessions.get(&id)) {
-                ended.add(session);
+                reports.ended(session);
             }
         }
     }

@@ -118,6 +118,7 @@ pub(super) fn flows(flows: &[StoredFlow]) -> Table {
         vec![
             flow.at.to_string(),
             flow.event.to_string(),
+            stored.reporter.to_string(),
             text(stored.user.as_ref().map(ToString::to_string)),
             flow.device.to_string(),
             text(stored.building.as_ref().map(ToString::to_string)),
@@ -134,6 +135,7 @@ pub(super) fn flows(flows: &[StoredFlow]) -> Table {
         &[
             "TIME",
             "EVENT",
+            "BY",
             "USER",
             "DEVICE",
             "BUILDING",
@@ -176,9 +178,11 @@ pub(super) fn flow_status(status: &FlowStatus) -> Table {
     let row = |place: &str, took: u64, dropped: u64, remark: String| {
         vec![place.to_owned(), took.to_string(), dropped.to_string(), remark]
     };
+    let lost = status.lost_at_gateways.saturating_add(status.lost_at_devices);
+    let devices = format!("{} of these at devices", status.lost_at_devices);
     let used = format!("{} of {} bytes", status.bytes, status.budget_bytes);
     let mut rows = vec![
-        row("gateways", status.received, status.lost_at_gateways, "-".to_owned()),
+        row("agents", status.received, lost, devices),
         row("controller", status.stored, status.dropped, used),
     ];
     rows.extend(status.sinks.iter().map(|sink| {

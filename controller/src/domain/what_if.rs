@@ -124,7 +124,7 @@ mod tests {
 
     fn flow(user: &str, address: &str, port: u16, event: &str, reason: Option<&str>) -> StoredFlow {
         serde_json::from_value(json!({
-            "gateway": "gw", "segment": "council", "user": user,
+            "reporter": "gateway/gw", "segment": "council", "user": user,
             "flow": {
                 "id": format!("{:016x}", port), "event": event, "at": "2026-11-22T09:00:00Z",
                 "device": "desk-1", "opener": "device", "reason": reason,

@@ -1,6 +1,6 @@
 //! Flow records: kept on disk for each organisation, and passed on to where it wants them.
 //!
-//! They come from gateways at whatever rate people open connections, so nothing here may hold up whoever
+//! They come from agents at whatever rate people open connections, so nothing here may hold up whoever
 //! brings them: what finds no room is dropped and counted, for each organisation and each sink by itself.
 
 mod log;
@@ -143,6 +143,13 @@ impl Flows {
         }
         if tally.admit(flows.len() as u64) {
             self.ask(Work::Write { organisation: organisation.clone(), tally, flows });
+        }
+    }
+
+    /// Devices of the organisation lost `records`, or had too many.
+    pub fn lose_at_devices(&self, organisation: &OrganisationId, records: u64) {
+        if records > 0 {
+            self.tally(organisation).lost_at_devices(records);
         }
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Tally {
     stored: AtomicU64,
     dropped: AtomicU64,
     lost_at_gateways: AtomicU64,
+    lost_at_devices: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -48,6 +49,13 @@ impl Tally {
         self.lost_at_gateways.fetch_add(records, Ordering::Relaxed);
     }
 
+    /// Devices dropped `records`, by what they say.
+    pub(super) fn lost_at_devices(&self, records: u64) {
+        let sum = |lost: u64| Some(lost.saturating_add(records));
+        // Always some, so that it never fails.
+        let _ = self.lost_at_devices.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+    }
+
     /// So much is on disk.
     pub(super) fn on_disk(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -60,6 +68,7 @@ impl Tally {
             stored: read(&self.stored),
             dropped: read(&self.dropped),
             lost_at_gateways: read(&self.lost_at_gateways),
+            lost_at_devices: read(&self.lost_at_devices),
             bytes: read(&self.bytes),
             budget_bytes,
             sinks: Vec::new(),

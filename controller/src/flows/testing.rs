@@ -13,7 +13,7 @@ pub(super) fn hours_from_start(hours: i64) -> Timestamp {
 /// A flow of alice's that was opened at `device`, `seconds` after the start.
 pub(super) fn flow(device: &str, seconds: i64) -> StoredFlow {
     serde_json::from_value(json!({
-        "gateway": "gw-council", "segment": "council", "user": "alice@council", "building": "hq",
+        "reporter": "gateway/gw-council", "segment": "council", "user": "alice@council", "building": "hq",
         "flow": {
             "id": "00000000000000aa", "event": "opened",
             "at": hours_from_start(0) + SignedDuration::from_secs(seconds),

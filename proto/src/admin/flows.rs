@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::flows::{FlowId, FlowRecord};
-use crate::ids::{BuildingId, GatewayId, OrganisationId, SegmentId, SinkId, UserId};
+use crate::ids::{AgentId, BuildingId, OrganisationId, SegmentId, SinkId, UserId};
 use crate::rules::Opener;
 
 fn retention_days() -> u32 {
@@ -71,9 +71,9 @@ impl FlowSink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StoredFlow {
-    /// The gateway that says so.
-    pub gateway: GatewayId,
-    /// The gateway's segment.
+    /// The agent that says so: a gateway, or of a refusal the device's own.
+    pub reporter: AgentId,
+    /// The gateway's segment, or that of the device's session.
     pub segment: SegmentId,
     /// Whose session it was; none where the record names no session, or one that ended before a restart
     /// of the controller.
@@ -82,7 +82,7 @@ pub struct StoredFlow {
     /// Where the session's device stands; none for one that moves about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub building: Option<BuildingId>,
-    /// What the gateway said.
+    /// What the agent said.
     pub flow: FlowRecord,
 }
 
@@ -99,6 +99,9 @@ pub struct FlowStatus {
     pub dropped: u64,
     /// Records that gateways dropped before they came here.
     pub lost_at_gateways: u64,
+    /// Records of devices' own agents that these dropped, by what they say, or that were more than one
+    /// device may bring.
+    pub lost_at_devices: u64,
     /// Bytes on the controller's disk.
     pub bytes: u64,
     /// Most bytes there; the oldest records make room.

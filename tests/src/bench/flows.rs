@@ -1,14 +1,18 @@
-//! Flow records: whether each of many conversations is told one for one, and what a sink that hangs costs.
+//! Flow records: whether each of many conversations, and each that is refused, is told one for one, and what a
+//! sink that hangs costs.
 //!
 //! Two tunnels of ours stand side by side, one without a sink and one whose sink never reads, and take
 //! turns. While either is measured short conversations run beside the bulk transfer, or there would be
 //! no records that could be in the way.
 
-use std::net::{IpAddr, TcpListener};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use partywall_proto::admin::{FlowStatus, StoredFlow};
+use partywall_proto::ids::AgentId;
+use partywall_proto::nets::Protocol;
 
 use super::iperf::Target;
 use super::machine::undisturbed;
@@ -16,7 +20,7 @@ use super::policy;
 use super::side::Side;
 use super::{Better, Row};
 use crate::lab::{Building, DATA, Topology, within};
-use crate::traffic::{Conversation, Echo, PORTS, Plan, account, drive};
+use crate::traffic::{Conversation, Echo, PORTS, Plan, account, drive, refused};
 
 /// In one session: within what a gateway holds for one device.
 const AT_ONCE: u32 = 5000;
@@ -29,6 +33,11 @@ const TO_FILL: u32 = 20_000;
 const WAITING_MAX: u64 = 32_768;
 /// What a stalled sink must leave of the throughput.
 const STALLED_BAR: f64 = 0.97;
+/// Conversations that the device refuses by itself, over TCP and as many over UDP: fewer than one device may
+/// bring at once.
+const REFUSED: u16 = 400;
+/// In the segment's prefixes, and no rule allows it.
+const FORBIDDEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1)), 9999);
 const USERS: usize = 8;
 /// Records come within a second; reading so many back takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +55,8 @@ pub fn flows(count: u32, rounds: usize, mut told: impl FnMut(&str)) -> Result<Ve
     let mut plain = Tunnel::up(&topology, None)?;
     let had = plain.converse(count, &mut told)?;
     let mut rows = plain.rows(&had, &mut told)?;
+    told("having conversations refused");
+    rows.extend(plain.refusals()?);
 
     let mut stalled = Tunnel::up(&topology, Some(STALLED))?;
     told("filling the queue of the sink that hangs");
@@ -181,6 +192,32 @@ impl Tunnel {
             held("records of no conversation", strangers, 0, Better::Lower),
             count("records lost at the gateway", status.lost_at_gateways),
             count("records lost at the controller", status.dropped),
+        ])
+    }
+
+    /// How the records of conversations that the device refused match what was tried.
+    fn refusals(&mut self) -> Result<Vec<Row>> {
+        let ports = refused(self.side.device(), FORBIDDEN, REFUSED)?;
+        let tried: BTreeSet<_> =
+            ports.flat_map(|port| [Protocol::Tcp, Protocol::Udp].map(|it| (it, port))).collect();
+        let building = self.building()?;
+        let told = within("the refusals are stored or lost", PATIENCE, || {
+            let mut told = building.flows("bench", &["--event", "refused"])?;
+            told.retain(|stored| stored.flow.network_address == FORBIDDEN.ip());
+            let lost = building.flow_status("bench")?.lost_at_devices;
+            Ok((told.len() as u64 + lost >= tried.len() as u64).then_some(told))
+        })?;
+        let device: AgentId = "device/device".parse()?;
+        let by_device = told.iter().filter(|stored| stored.reporter == device);
+        let names: BTreeSet<_> =
+            by_device.map(|stored| (stored.flow.protocol, stored.flow.device_port)).collect();
+        let matched = names.intersection(&tried).count();
+        let count = |name: &str, figure: usize, bar: usize, better| {
+            Row::new(name, "count", &[figure as f64], bar as f64, better)
+        };
+        Ok(vec![
+            count("refused at the device, told one for one", matched, tried.len(), Better::Higher),
+            count("records of these besides", told.len() - matched, 0, Better::Lower),
         ])
     }
 

@@ -1,4 +1,4 @@
-//! Compares what took place with what gateways say of it.
+//! Compares what took place with what flow records say of it.
 //!
 //! A conversation matches if exactly one record says that it opened and exactly one that it ended, both
 //! under one id, and if what they count is what was sent.
@@ -126,7 +126,7 @@ mod tests {
 
     fn record(event: &str, id: &str, to_device: u64) -> StoredFlow {
         serde_json::from_value(json!({
-            "gateway": "gw", "segment": "council",
+            "reporter": "gateway/gw", "segment": "council",
             "flow": {
                 "id": id, "event": event, "at": "2026-11-22T12:00:00Z", "device": "desk-1",
                 "opener": "device", "device_address": "100.64.0.9", "network_address": "10.1.0.10",

@@ -1,8 +1,8 @@
 //! Judges packets: first the flow table, and on a miss the rules.
 //!
 //! A flow that passed costs one hash lookup; only its first packet, and its next one after a change of
-//! rules, costs a walk through the rule table. What becomes of flows is told in a log that a gateway
-//! keeps; whether anybody reads it changes no verdict.
+//! rules, costs a walk through the rule table. What becomes of flows is told in a log, of which a device has
+//! the refusals alone; whether anybody reads it changes no verdict.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Filter {
             rules: RulesInForce::default(),
             flows: FlowTable::new(limits.flows, limits.flows_per_peer),
             fragments: FragmentTable::new(limits.fragments),
-            log: FlowLog::new(limits.flow_events),
+            log: FlowLog::new(role, limits.flow_events),
         }
     }
 
@@ -383,7 +383,7 @@ impl Filter {
     ) -> Result<(), DropReason> {
         let Passing { sender, peer, now, .. } = passing;
         self.open(key, sender, state, passing).map_err(|Refusal { reason, rule }| {
-            if self.log.is_on() {
+            if self.log.tells_refusals() {
                 let opening = opening(self.role, &key, sender);
                 let judgement = self.rules.judgement(rule, &opening, peer.classes);
                 self.log.refused((key, sender), reason, judgement, peer.party, now);
@@ -405,7 +405,7 @@ impl Filter {
         let rule = decided.map_err(|(reason, rule)| Refusal { reason, rule })?;
         let mut flow = Flow::new(key, originator, rule, self.rules.epoch(), state, now);
         flow.count(sender, load);
-        if self.log.is_on() {
+        if self.log.tells_flows() {
             flow.number = self.log.number();
         }
         let Self { rules, flows, log, .. } = self;
@@ -413,11 +413,22 @@ impl Filter {
         if flows.insert(flow, now, gone).is_err() {
             return Err(Refusal { reason: DropReason::FlowTableFull, rule: Some(rule) });
         }
-        if self.log.is_on() {
+        if self.log.tells_flows() {
             let judgement = self.rules.judgement(Some(rule), &opening, peer.classes);
             self.log.opened(&flow, judgement, peer.party);
         }
         Ok(())
+    }
+}
+
+impl Role {
+    /// The side that the device is on: a device's own side is local; at a gateway the devices are beyond
+    /// the tunnel.
+    pub(super) fn device_side(self) -> Side {
+        match self {
+            Self::Device => Side::Local,
+            Self::Gateway => Side::Remote,
+        }
     }
 }
 
@@ -436,11 +447,7 @@ fn expiry(flow: &Flow) -> FlowEnd {
 
 /// The flow in the words of rules, if this end opened it.
 fn opening(role: Role, key: &FlowKey, originator: Side) -> Opening {
-    // A device's own side is local; on a gateway the devices are beyond the tunnel.
-    let device = match role {
-        Role::Device => Side::Local,
-        Role::Gateway => Side::Remote,
-    };
+    let device = role.device_side();
     let opener = if originator == device { Opener::Device } else { Opener::Network };
     let protocol = key.protocol();
     let port = match protocol {

@@ -15,7 +15,7 @@ use super::rule_table::{Decision, RuleTable};
 /// Whose flow it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Party {
-    /// The peer.
+    /// The device: at a gateway the peer, at a device the agent itself.
     pub agent: AgentId,
     /// The session that admits it.
     pub session: Option<SessionId>,
@@ -30,6 +30,8 @@ pub struct FlowEvent {
     pub happening: Happening,
     /// Whose flow it is.
     pub party: Arc<Party>,
+    /// The side that the device is on.
+    pub device: Side,
     /// Its ends.
     pub key: FlowKey,
     /// The end that opened it, or tried to.

@@ -1,13 +1,14 @@
 //! Events of flows on their way out of the filter: a ring that is allocated once and never overwritten.
 //!
 //! Where it is full, an event is dropped and counted: what is told about traffic never delays it. A log
-//! with no room is off, and costs nothing.
+//! with no room is off, and costs nothing. A device's log has refusals alone: what it lets out is told by the
+//! gateway that it comes to, and would be told twice.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use partywall_proto::flows::Traffic;
+use partywall_proto::flows::{DEVICE_FLOW_STEP_S, DEVICE_FLOWS_AT_ONCE, Traffic};
 
 use super::DropReason;
 use super::flow_event::{FlowEnd, FlowEvent, Happening, Judgement, Party};
@@ -15,11 +16,14 @@ use super::flow_key::{FlowKey, Side};
 use super::flow_table::Flow;
 use super::told::Told;
 use crate::pace::Pace;
+use crate::settings::Role;
 
 /// Refusals told at once, and then one more in each step: a thousand a second. A scan is told of in
 /// part, and does not crowd out what became of real conversations.
 const REFUSALS_AT_ONCE: u32 = 2048;
 const REFUSAL_STEP: Duration = Duration::from_millis(1);
+/// A device tells no more than its controller takes.
+const DEVICE_REFUSAL_STEP: Duration = Duration::from_secs(DEVICE_FLOW_STEP_S as u64);
 
 /// What is to be told about flows.
 #[derive(Debug)]
@@ -33,11 +37,16 @@ pub(super) struct FlowLog {
     parties: Vec<Option<Arc<Party>>>,
     told: Told,
     refusals: Pace,
+    role: Role,
 }
 
 impl FlowLog {
     /// An empty log with room for `limit` events.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(role: Role, limit: usize) -> Self {
+        let (at_once, step) = match role {
+            Role::Device => (DEVICE_FLOWS_AT_ONCE, DEVICE_REFUSAL_STEP),
+            Role::Gateway => (REFUSALS_AT_ONCE, REFUSAL_STEP),
+        };
         Self {
             events: VecDeque::with_capacity(limit),
             limit,
@@ -45,7 +54,8 @@ impl FlowLog {
             numbered: 0,
             parties: Vec::new(),
             told: Told::new(limit),
-            refusals: Pace::new(REFUSALS_AT_ONCE, REFUSAL_STEP),
+            refusals: Pace::new(at_once, step),
+            role,
         }
     }
 
@@ -54,9 +64,14 @@ impl FlowLog {
         limit * size_of::<FlowEvent>() + Told::bytes(limit)
     }
 
-    /// Whether anything is told at all.
-    pub(super) fn is_on(&self) -> bool {
+    /// Whether refusals are told.
+    pub(super) fn tells_refusals(&self) -> bool {
         self.limit > 0
+    }
+
+    /// Whether it is told what becomes of a flow that is allowed.
+    pub(super) fn tells_flows(&self) -> bool {
+        self.limit > 0 && self.role == Role::Gateway
     }
 
     /// The next event, oldest first.
@@ -90,7 +105,7 @@ impl FlowLog {
 
     /// A flow ended.
     pub(super) fn ended(&mut self, flow: &Flow, why: FlowEnd, judgement: Option<Judgement>) {
-        if self.is_on() {
+        if self.tells_flows() {
             self.push(flow, Happening::Ended(why), judgement);
         }
     }
@@ -104,19 +119,20 @@ impl FlowLog {
         party: &Arc<Party>,
         now: Instant,
     ) {
-        if self.told.is_recent(&key, originator, now) {
+        if self.told.is_recent(&key, originator, party, now) {
             return;
         }
         if self.events.len() >= self.limit || !self.refusals.admit(now) {
             self.lost += 1;
             return;
         }
-        self.told.note(&key, originator, now);
+        self.told.note(&key, originator, party, now);
         let number = self.number();
         self.events.push_back(FlowEvent {
             number,
             happening: Happening::Refused(reason),
             party: Arc::clone(party),
+            device: self.role.device_side(),
             key,
             originator,
             judgement: Some(judgement),
@@ -147,6 +163,7 @@ impl FlowLog {
             number: flow.number,
             happening,
             party: Arc::clone(party),
+            device: self.role.device_side(),
             key: flow.key,
             originator: flow.originator,
             judgement,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use super::flow_event::Party;
 use super::flow_key::{FlowKey, Side};
 
 /// A connection's first packet is repeated for about a minute (Linux tcp_syn_retries).
@@ -43,16 +44,22 @@ impl Told {
         Self::places(limit) * size_of::<Place>()
     }
 
-    /// Whether the refusal of this flow was told a short while ago.
-    pub(super) fn is_recent(&mut self, key: &FlowKey, originator: Side, now: Instant) -> bool {
-        let (at, tag) = self.place(key, originator);
+    /// Whether the refusal of this flow was told a short while ago. In another session it is another flow.
+    pub(super) fn is_recent(
+        &mut self,
+        key: &FlowKey,
+        originator: Side,
+        party: &Party,
+        now: Instant,
+    ) -> bool {
+        let (at, tag) = self.place(key, originator, party);
         let now_s = self.seconds(now);
         self.places.get(at).is_some_and(|place| place.tag == tag && now_s < place.until_s)
     }
 
     /// It is being told now.
-    pub(super) fn note(&mut self, key: &FlowKey, originator: Side, now: Instant) {
-        let (at, tag) = self.place(key, originator);
+    pub(super) fn note(&mut self, key: &FlowKey, originator: Side, party: &Party, now: Instant) {
+        let (at, tag) = self.place(key, originator, party);
         let until_s = self.seconds(now + QUIET);
         if let Some(place) = self.places.get_mut(at) {
             *place = Place { tag, until_s };
@@ -63,8 +70,8 @@ impl Told {
         if limit == 0 { 0 } else { (limit * PLACES_PER_EVENT).next_power_of_two() }
     }
 
-    fn place(&self, key: &FlowKey, originator: Side) -> (usize, u32) {
-        let hash = self.hash.hash_one((key, originator == Side::Local));
+    fn place(&self, key: &FlowKey, originator: Side, party: &Party) -> (usize, u32) {
+        let hash = self.hash.hash_one((key, originator == Side::Local, &party.session));
         (hash as usize & self.places.len().saturating_sub(1), (hash >> 32) as u32)
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct PeerEntry {
     pub(crate) number: u32,
     /// As the config has it.
     pub(crate) config: Peer,
-    /// Who it is, as events of its flows have it.
+    /// Whose its flows are, as their events have it.
     party: Arc<Party>,
     /// Its WireGuard state.
     pub(crate) tunnel: Tunnel,
@@ -38,11 +38,17 @@ pub(crate) struct PeerEntry {
 
 impl PeerEntry {
     /// A peer that was not heard yet.
-    pub(super) fn new(number: u32, peer: &Peer, tunnel: Tunnel, index: u32) -> Self {
+    pub(super) fn new(
+        number: u32,
+        peer: &Peer,
+        party: Arc<Party>,
+        tunnel: Tunnel,
+        index: u32,
+    ) -> Self {
         Self {
             number,
             config: peer.clone(),
-            party: party(peer),
+            party,
             tunnel,
             endpoint: peer.endpoints.first().copied(),
             connected_at: None,
@@ -65,9 +71,8 @@ impl PeerEntry {
     }
 
     /// Brings the config up to date; the one before.
-    pub(super) fn set_config(&mut self, peer: &Peer) -> Peer {
+    pub(super) fn set_config(&mut self, peer: &Peer, party: Arc<Party>) -> Peer {
         let before = std::mem::replace(&mut self.config, peer.clone());
-        let party = party(peer);
         if *self.party != *party {
             self.party = party;
         }
@@ -109,9 +114,4 @@ impl PeerEntry {
             && self.config.preshared_key == peer.preshared_key
             && self.config.keepalive_s == peer.keepalive_s
     }
-}
-
-fn party(peer: &Peer) -> Arc<Party> {
-    let session = peer.session.as_ref().map(|session| session.id.clone());
-    Arc::new(Party { agent: peer.agent.clone(), session })
 }

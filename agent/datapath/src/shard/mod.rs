@@ -105,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// The next event of a flow, oldest first; a gateway's filter alone tells any. Ask until there is
+    /// The next event of a flow, oldest first; of a device's flows it tells refusals alone. Ask until there is
     /// none, soon: there is room for [`Limits::flow_events`], and what finds none is dropped.
     pub fn poll_flow_event(&mut self) -> Option<FlowEvent> {
         self.filter.poll_event()

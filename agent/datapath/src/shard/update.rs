@@ -11,7 +11,7 @@ use partywall_proto::ids::AgentId;
 use partywall_proto::overlay::{self, OverlayConfig, Peer};
 
 use super::{Frame, Outbox, Role, Shard};
-use crate::filter::RuleTable;
+use crate::filter::{Party, RuleTable};
 use crate::packet::Address;
 use crate::peers::PeerChange;
 
@@ -71,6 +71,10 @@ impl Shard {
             self.remove_peer(agent);
         }
         self.filter.set_rules(Arc::clone(rules));
+        if let Some(session) = &frame.session {
+            let session = Some(session.id.clone());
+            self.peers.set_own(Party { agent: config.agent.clone(), session });
+        }
         self.frame = Some(frame);
         for peer in &config.peers {
             self.set_peer(peer, now, out);

@@ -42,7 +42,7 @@ pub fn nobody(
     }
 }
 
-/// What a gateway's record says, and by which version.
+/// What a flow record says, and by which version.
 pub fn recorded(record: StoredFlow, version: Option<&PolicyVersion>) -> RecordedVerdict {
     let it = &record.flow;
     let what = match it.event {
@@ -50,7 +50,7 @@ pub fn recorded(record: StoredFlow, version: Option<&PolicyVersion>) -> Recorded
         FlowEvent::Refused => "was refused",
         FlowEvent::Ended => "was let through, and is over",
     };
-    let mut sentence = format!("At {} the flow {what} by {}", it.at, record.gateway);
+    let mut sentence = format!("At {} the flow {what} by {}", it.at, record.reporter);
     match (&it.rule, &it.reason) {
         (Some(rule), _) => sentence.push_str(&format!(": rule {rule} decided")),
         (None, Some(reason)) => sentence.push_str(&format!(": {reason}")),

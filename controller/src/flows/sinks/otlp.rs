@@ -149,7 +149,7 @@ fn log_record(stored: &StoredFlow) -> Value {
         attribute("server.port", server.1.into()),
         attribute("network.transport", text(&flow.protocol)),
         attribute("partywall.flow", text(&flow.id)),
-        attribute("partywall.gateway", text(&stored.gateway)),
+        attribute("partywall.reporter", text(&stored.reporter)),
         attribute("partywall.segment", text(&stored.segment)),
         attribute("partywall.device", text(&flow.device)),
         attribute("partywall.to_network.packets", flow.to_network.packets.into()),

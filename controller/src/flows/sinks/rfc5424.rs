@@ -7,6 +7,7 @@ use std::io::Write as _;
 
 use partywall_proto::admin::StoredFlow;
 use partywall_proto::flows::FlowEvent;
+use partywall_proto::ids::AgentId;
 
 /// Facility 13, "log audit" (RFC 5424 §6.2.1).
 const FACILITY: u8 = 13;
@@ -31,7 +32,12 @@ fn message(stored: &StoredFlow) -> Vec<u8> {
     };
     // RFC 5424 §6.2.3 allows six digits of a second.
     let time = flow.at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ");
-    let (priority, host, event) = (8 * FACILITY + severity, &stored.gateway, flow.event);
+    // The machine that says so; RFC 5424 §6.2.4 has a host's name there, without its role.
+    let host = match &stored.reporter {
+        AgentId::Device(device) => device.as_str(),
+        AgentId::Gateway(gateway) => gateway.as_str(),
+    };
+    let (priority, event) = (8 * FACILITY + severity, flow.event);
     let mut message =
         format!("<{priority}>1 {time} {host} partywall - flow-{event} - ").into_bytes();
     serde_json::to_writer(&mut message, stored).expect("records have a JSON form");

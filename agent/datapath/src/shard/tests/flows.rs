@@ -1,8 +1,8 @@
-//! What a gateway tells of flows, and what that must not cost.
+//! What is told of flows, and what that must not cost.
 
 use std::sync::Arc;
 
-use partywall_proto::flows::{ObservedVerdict, Traffic};
+use partywall_proto::flows::{DEVICE_FLOW_STEP_S, DEVICE_FLOWS_AT_ONCE, ObservedVerdict, Traffic};
 use partywall_proto::overlay::{Observed, PolicyStamp};
 use partywall_proto::rules::Action;
 
@@ -206,12 +206,50 @@ fn parts_of_packets_and_what_waited_are_counted_as_they_came() {
 }
 
 #[test]
-fn a_device_tells_nothing() {
+fn a_device_tells_of_what_it_refused_itself_and_of_nothing_else() {
     let mut lab = Lab::connected();
     converse(&mut lab, 40_000);
-    lab.device_sends(&packet(DEVICE, SERVER, &tcp(40_000, 80, SYN)));
-    assert!(lab.device.poll_flow_event().is_none());
+    let denied = packet(DEVICE, "10.1.0.99", &tcp(40_000, 443, SYN));
+    for _ in 0..3 {
+        assert!(lab.device_sends(&denied).nowhere());
+    }
+    lab.forged_by_gateway(&packet(SERVER, DEVICE, &udp(9, 9, 10)));
+    // The next session's is another, however soon it comes.
+    lab.at_device(&replace(device_config("council", "s2", 9), RULES));
+    lab.device_sends(&denied);
+    let told: Vec<_> = std::iter::from_fn(|| lab.device.poll_flow_event()).collect();
+    let seen: Vec<_> = told
+        .iter()
+        .map(|event| {
+            let session = event.party.session.as_ref().unwrap().as_str();
+            (event.happening, rule(event), event.originator, session)
+        })
+        .collect();
+    let by_rule = (Happening::Refused(DropReason::Denied), Some("no-admin"), Side::Local);
+    let by_none = (Happening::Refused(DropReason::NoRule), None, Side::Remote);
+    let of = |(happening, rule, side), session| (happening, rule, side, session);
+    assert_eq!(seen, [of(by_rule, "s1"), of(by_none, "s1"), of(by_rule, "s2")]);
+    assert!(told.iter().all(|event| event.party.agent.to_string() == "device/desk-1"));
+    assert!(told.iter().all(|event| event.device == Side::Local));
     assert_eq!(lab.device.flow_events_lost(), 0);
+    // Nothing else came to the gateway.
+    assert_eq!(happenings(&mut lab), [Happening::Opened]);
+}
+
+#[test]
+fn a_device_tells_of_no_more_than_its_controller_takes() {
+    let mut lab = Lab::connected();
+    let mut told_of = |ports: std::ops::Range<u16>, after_s| {
+        lab.wait(after_s);
+        let mut told = 0;
+        for port in ports {
+            lab.device_sends(&packet(DEVICE, "10.1.0.99", &tcp(port, 443, SYN)));
+            told += std::iter::from_fn(|| lab.device.poll_flow_event()).count() as u32;
+        }
+        (told, lab.device.flow_events_lost())
+    };
+    assert_eq!(told_of(1024..4024, 0), (DEVICE_FLOWS_AT_ONCE, 2000));
+    assert_eq!(told_of(5000..5100, 60), (60 / DEVICE_FLOW_STEP_S, 2090));
 }
 
 #[test]
