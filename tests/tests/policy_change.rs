@@ -68,7 +68,7 @@ fn a_change_is_checked_foreseen_published_explained_and_taken_back() {
     };
     wait_for("what-if knows what alice did", PATIENCE, || {
         let report = what_if();
-        has(&report.cut, "echo-tcp")
+        has(&report.cut, "echo-tcp") && has(&report.allowed, "ledger")
     })
     .unwrap();
     assert!(!has(&what_if().cut, "intranet"));
