@@ -21,7 +21,7 @@ pub(crate) fn exercise(data: &[u8]) {
         ClientMessage::Flows { records, .. } => {
             for flow in records {
                 let stored = StoredFlow {
-                    gateway: "gw".parse().expect("a name"),
+                    reporter: "gateway/gw".parse().expect("a name"),
                     segment: "council".parse().expect("a name"),
                     user: None,
                     building: None,
