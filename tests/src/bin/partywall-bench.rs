@@ -80,7 +80,7 @@ fn run(args: &Args) -> Result<()> {
             rows.extend(bench::publish(rounds(20)?, told)?);
             rows
         }
-        What::Flows => bench::flows(args.conversations, rounds(5)?, told)?,
+        What::Flows => bench::flows(args.conversations, rounds(15)?, told)?,
         What::Policy => bench::policy(rounds(15)?, told)?,
     };
     println!("{}", bench::table(&rows));
