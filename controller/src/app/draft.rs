@@ -199,6 +199,18 @@ impl<'a> Draft<'a> {
         listed
     }
 
+    /// Whether `spec` could be put in force, for somebody who asks and need not be let write it.
+    ///
+    /// # Errors
+    /// Everything that would not hold.
+    pub(super) fn would_hold(mut self, spec: PolicySpec) -> Result<()> {
+        let (organisation, revision) = (spec.organisation.clone(), self.state.revision + 1);
+        let text = Written { text: String::new(), restored_from: None };
+        self.written.insert(organisation.clone(), text);
+        self.catalogue.policies.insert(organisation, Versioned { revision, spec });
+        self.check_all()
+    }
+
     fn check_all(&mut self) -> Result<()> {
         self.findings.extend(self.catalogue.check());
         self.check_keys();

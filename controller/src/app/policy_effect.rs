@@ -6,14 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use partywall_proto::admin::{PolicyDiff, PolicySpec, Versioned};
+use partywall_proto::admin::{PolicyDiff, PolicySpec};
 use partywall_proto::ids::{OrganisationId, SegmentId};
-use partywall_proto::problem::Finding;
 
+use super::draft::Draft;
 use super::policies::{located, may, read};
 use super::state::State;
-use super::{App, AppError, Principal, Result, proof};
+use super::{App, AppError, Principal, Result};
 use crate::domain::authority::Access;
 use crate::domain::policy::Compiled;
 use crate::domain::policy_diff::{Pair, Person, diff};
@@ -108,10 +107,10 @@ impl App {
             let state = self.state();
             may(&state, principal, Access::Read, organisation).and_then(|()| {
                 let spec = read(organisation, text).map_err(AppError::Invalid)?;
-                let findings = findings(&state, &spec, self.now());
-                match findings.is_empty() {
-                    true => Ok((Ready::in_force(&state, organisation), Ready::of(spec))),
-                    false => Err(located(text, &spec, AppError::Invalid(findings))),
+                let draft = Draft::new(&state, principal, self.now());
+                match draft.would_hold(spec.clone()) {
+                    Ok(()) => Ok((Ready::in_force(&state, organisation), Ready::of(spec))),
+                    Err(refused) => Err(located(text, &spec, refused)),
                 }
             })
         };
@@ -148,19 +147,4 @@ impl App {
         let gone = |_| AppError::Unready("the comparison was given up; ask again".to_owned());
         tokio::task::spawn_blocking(work).await.map_err(gone)
     }
-}
-
-/// Everything that speaks against `spec` as the policy in force.
-fn findings(state: &State, spec: &PolicySpec, now: Timestamp) -> Vec<Finding> {
-    let mut after = state.catalogue.clone();
-    let policy = Versioned { revision: state.revision + 1, spec: spec.clone() };
-    after.policies.insert(spec.organisation.clone(), policy);
-    let mut findings = after.check();
-    if findings.is_empty() {
-        findings.extend(after.failing_tests(spec));
-    }
-    if findings.is_empty() {
-        findings.extend(proof::of(&after, state, now).refutations);
-    }
-    findings
 }
