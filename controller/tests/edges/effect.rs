@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::controller::{Controller, problem};
 use crate::flows::{LIMITS, record};
-use crate::stream::{Agent, DEADLINE};
+use crate::stream::{DEADLINE, SignedIn};
 
 /// In other words than those in force, with a wider net and without the intranet.
 const DRAFT: &str = "\
@@ -59,16 +59,8 @@ async fn a_draft_is_judged_by_what_took_place_and_by_whom_it_concerns() {
     let controller = Controller::in_memory().await;
     let flows = Flows::open(&controller.directory.path().join("flows"), LIMITS).unwrap();
     controller.app.keep_flows(flows);
-    let (council, nhs) = controller.two_organisations().await;
-    let secret = controller.credentials(&council, "alice@council").await;
-    let mut gateway = Agent::enrol(&controller, &council, "gateway/gw-council", 1).await;
-    gateway.config().await;
-    let facilities = controller.facilities.clone();
-    let mut desk = Agent::enrol(&controller, &facilities, "device/desk-1", 2).await;
-    desk.wire.next().await;
-    desk.sign_in(&controller, 1, "council", "alice@council", &secret, 8).await;
-    let admitted = gateway.config().await;
-    let session = admitted.peers[0].session.as_ref().unwrap().id.to_string();
+    let SignedIn { council, nhs, mut gateway, session, desk: _desk } =
+        SignedIn::alice(&controller).await;
     let now = controller.now();
     let seen = [
         (1_u64, "opened", "10.1.0.10", 443_u16, Some(&session), json!(null)),
@@ -140,7 +132,7 @@ async fn a_draft_is_judged_by_what_took_place_and_by_whom_it_concerns() {
         let none = controller.ok(Method::GET, versions, token, None).await;
         assert_eq!((&none["changes"], &none["complete"]), (&json!([]), &json!(true)));
     }
-    for token in [&nhs, &facilities] {
+    for token in [&nhs, &controller.facilities] {
         for verb in ["diff", "what-if"] {
             problem(controller.asked(verb, token, DRAFT).await, StatusCode::FORBIDDEN).await;
         }

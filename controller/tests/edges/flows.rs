@@ -16,23 +16,15 @@ use serde_json::{Value, json};
 
 use crate::command_line::Place;
 use crate::controller::Controller;
-use crate::stream::{Agent, DEADLINE, Wire, enrolment};
+use crate::stream::{DEADLINE, SignedIn, Wire, enrolment};
 
 #[tokio::test]
 async fn a_gateways_records_are_read_by_its_organisation_alone() {
     let controller = Controller::in_memory().await;
     let flows = Flows::open(&controller.directory.path().join("flows"), LIMITS).unwrap();
     controller.app.keep_flows(flows.clone());
-    let (council, nhs) = controller.two_organisations().await;
-    let secret = controller.credentials(&council, "alice@council").await;
-    let mut gateway = Agent::enrol(&controller, &council, "gateway/gw-council", 1).await;
-    gateway.config().await;
-    let facilities = controller.facilities.clone();
-    let mut desk = Agent::enrol(&controller, &facilities, "device/desk-1", 2).await;
-    desk.wire.next().await;
-    desk.sign_in(&controller, 1, "council", "alice@council", &secret, 8).await;
-    let admitted = gateway.config().await;
-    let session = admitted.peers[0].session.as_ref().unwrap().id.to_string();
+    let SignedIn { council, nhs, mut gateway, session, mut desk } =
+        SignedIn::alice(&controller).await;
 
     let now = controller.now();
     let records = [("opened", 443_u16), ("refused", 22)].map(|(event, port)| {

@@ -215,6 +215,32 @@ async fn a_session_for_a_stock_client_needs_both_proofs() {
     assert_eq!(admitted.peers[0].public_key, key);
 }
 
+/// Two organisations, and Alice of the council at desk-1 with the council's gateway connected.
+pub(crate) struct SignedIn {
+    pub(crate) council: String,
+    pub(crate) nhs: String,
+    pub(crate) gateway: Agent,
+    /// Dropping it disconnects the desk.
+    pub(crate) desk: Agent,
+    /// Alice's, by its id.
+    pub(crate) session: String,
+}
+
+impl SignedIn {
+    pub(crate) async fn alice(controller: &Controller) -> Self {
+        let (council, nhs) = controller.two_organisations().await;
+        let secret = controller.credentials(&council, "alice@council").await;
+        let mut gateway = Agent::enrol(controller, &council, "gateway/gw-council", 1).await;
+        gateway.config().await;
+        let mut desk = Agent::enrol(controller, &controller.facilities, "device/desk-1", 2).await;
+        desk.wire.next().await;
+        desk.sign_in(controller, 1, "council", "alice@council", &secret, 8).await;
+        let admitted = gateway.config().await;
+        let session = admitted.peers[0].session.as_ref().unwrap().id.to_string();
+        Self { council, nhs, gateway, desk, session }
+    }
+}
+
 /// An agent as the stream sees it: its keys and what it holds.
 pub(crate) struct Agent {
     pub(crate) wire: Wire,

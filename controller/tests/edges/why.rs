@@ -7,20 +7,13 @@ use serde_json::{Value, json};
 
 use crate::command_line::Place;
 use crate::controller::Controller;
-use crate::stream::Agent;
+use crate::stream::SignedIn;
 
 #[tokio::test]
 async fn why_tells_both_verdicts_to_the_sessions_own_organisation_alone() {
     let controller = Controller::in_memory().await;
-    let (council, nhs) = controller.two_organisations().await;
-    let secret = controller.credentials(&council, "alice@council").await;
-    let mut gateway = Agent::enrol(&controller, &council, "gateway/gw-council", 1).await;
-    gateway.config().await;
-    let facilities = controller.facilities.clone();
-    let mut desk = Agent::enrol(&controller, &facilities, "device/desk-1", 2).await;
-    desk.wire.next().await;
-    desk.sign_in(&controller, 1, "council", "alice@council", &secret, 8).await;
-    gateway.config().await;
+    let SignedIn { council, nhs, gateway: _gateway, desk: _desk, .. } =
+        SignedIn::alice(&controller).await;
 
     let ask = |query: &'static str, token: String| {
         let controller = &controller;
@@ -54,7 +47,9 @@ async fn why_tells_both_verdicts_to_the_sessions_own_organisation_alone() {
     assert!(!other.to_string().contains("alice"), "{other}");
 
     let whole = "/v1/why?from=desk-1&to=10.1.0.10:443/tcp";
-    controller.refused(Method::GET, whole, &facilities, None, StatusCode::FORBIDDEN).await;
+    controller
+        .refused(Method::GET, whole, &controller.facilities, None, StatusCode::FORBIDDEN)
+        .await;
     for bad in [
         "",
         "from=desk-1",
