@@ -1,0 +1,69 @@
+//! Both ways against each other, at every length and place.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// As ring alone seals it.
+fn alone(key: &Key, counter: u64, message: &[u8]) -> Vec<u8> {
+    let mut bytes = message.to_vec();
+    let tag = key.single.seal_in_place_separate_tag(nonce(counter), Aad::empty(), &mut bytes);
+    bytes.extend_from_slice(tag.unwrap().as_ref());
+    bytes
+}
+
+fn batch<'a>(counters: &[u64], packets: &'a mut [Vec<u8>]) -> Vec<Piece<'a>> {
+    let pieces = counters.iter().zip(packets);
+    pieces.map(|(&counter, bytes)| Piece { counter, bytes }).collect()
+}
+
+fn with_room(message: &[u8]) -> Vec<u8> {
+    [message, &[0xa5; TAG_BYTES]].concat()
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_sealed_as_each_packet_is_alone_and_opens_but_where_a_bit_has_changed(
+        key: [u8; KEY_BYTES],
+        packets in prop::collection::vec(
+            (any::<u64>(), prop::collection::vec(any::<u8>(), 0..1600)), 0..=BATCH),
+        change in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u8..8)),
+    ) {
+        let key = Key::new(&key);
+        let (counters, messages): (Vec<_>, Vec<_>) = packets.into_iter().unzip();
+        let expected: Vec<_> =
+            counters.iter().zip(&messages).map(|(&counter, message)| alone(&key, counter, message)).collect();
+        let mut packets: Vec<_> = messages.iter().map(|message| with_room(message)).collect();
+        key.seal(&mut batch(&counters, &mut packets));
+        prop_assert_eq!(&packets, &expected);
+
+        let changed = change.filter(|_| !packets.is_empty()).map(|(packet, byte, bit)| {
+            let at = packet.index(packets.len());
+            let bytes = packets[at].len();
+            packets[at][byte.index(bytes)] ^= 1 << bit;
+            at
+        });
+        let authentic = key.open(&mut batch(&counters, &mut packets));
+        for (at, message) in messages.iter().enumerate() {
+            prop_assert_eq!(authentic.is(at), changed != Some(at));
+            let opened = &packets[at][..message.len()];
+            // A short message may look like its ciphertext.
+            prop_assert!(authentic.is(at) == (opened == message) || message.len() < 16);
+        }
+    }
+}
+
+#[test]
+fn every_length_around_the_ends_of_blocks_is_sealed_as_it_is_alone() {
+    let key = Key::new(&[7; KEY_BYTES]);
+    let bytes: Vec<u8> = (0..=255).cycle().take(65_535).collect();
+    for longest in (0..1100_usize).chain([1420, 65_535]) {
+        let lengths = [longest, longest / 2, longest.saturating_sub(1), 0, longest];
+        let counters = [0, 1, u64::MAX - 1, u64::from(u32::MAX), 1 << 32];
+        let mut packets: Vec<_> = lengths.map(|length| with_room(&bytes[..length])).into();
+        key.seal(&mut batch(&counters, &mut packets));
+        for ((counter, length), packet) in counters.into_iter().zip(lengths).zip(packets) {
+            assert_eq!(packet, alone(&key, counter, &bytes[..length]), "{length} of {longest}");
+        }
+    }
+}

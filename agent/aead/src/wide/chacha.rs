@@ -1,0 +1,114 @@
+//! ChaCha20 (RFC 8439 §2.3): one block in each 32-bit lane.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_add_epi32, _mm512_rol_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_xor_si512,
+};
+
+use super::lanes::{load_32, turn_quarters};
+
+/// Bytes of a block.
+pub(super) const BLOCK_BYTES: usize = 64;
+/// Blocks that are made at once.
+pub(super) const LANES: usize = 16;
+
+/// "expand 32-byte k".
+const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+/// Of two rounds each.
+const DOUBLE_ROUNDS: usize = 10;
+
+/// Which block each lane makes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places {
+    numbers: [u32; LANES],
+    counters: [[u32; LANES]; 2],
+}
+
+impl Places {
+    /// Has a lane make the block with this number of the packet with this counter as its nonce.
+    #[inline]
+    pub(super) fn set(&mut self, lane: usize, counter: u64, number: u32) {
+        self.numbers[lane] = number;
+        self.counters[0][lane] = counter as u32;
+        self.counters[1][lane] = (counter >> 32) as u32;
+    }
+}
+
+/// The keystream's blocks at these places, each in a register.
+#[target_feature(enable = "avx512f")]
+pub(super) fn blocks(key: &[u32; 8], places: &Places) -> [__m512i; LANES] {
+    let mut first = [_mm512_setzero_si512(); 16];
+    for (row, &word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
+        *row = _mm512_set1_epi32(word.cast_signed());
+    }
+    first[12] = load_32(&places.numbers);
+    // The nonce's first word is zero.
+    first[14] = load_32(&places.counters[0]);
+    first[15] = load_32(&places.counters[1]);
+    let mut rows = first;
+    for _ in 0..DOUBLE_ROUNDS {
+        rows = double_round(rows);
+    }
+    for (row, first) in rows.iter_mut().zip(first) {
+        *row = _mm512_add_epi32(*row, first);
+    }
+    transpose(&rows)
+}
+
+/// Quarter rounds of the columns, and then of the diagonals.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn double_round(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = rows;
+    let [a0, b0, c0, d0] = quarter_round([a0, b0, c0, d0]);
+    let [a1, b1, c1, d1] = quarter_round([a1, b1, c1, d1]);
+    let [a2, b2, c2, d2] = quarter_round([a2, b2, c2, d2]);
+    let [a3, b3, c3, d3] = quarter_round([a3, b3, c3, d3]);
+    let [a0, b1, c2, d3] = quarter_round([a0, b1, c2, d3]);
+    let [a1, b2, c3, d0] = quarter_round([a1, b2, c3, d0]);
+    let [a2, b3, c0, d1] = quarter_round([a2, b3, c0, d1]);
+    let [a3, b0, c1, d2] = quarter_round([a3, b0, c1, d2]);
+    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn quarter_round([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let a = _mm512_add_epi32(a, b);
+    let d = _mm512_rol_epi32::<16>(_mm512_xor_si512(d, a));
+    let c = _mm512_add_epi32(c, d);
+    let b = _mm512_rol_epi32::<12>(_mm512_xor_si512(b, c));
+    let a = _mm512_add_epi32(a, b);
+    let d = _mm512_rol_epi32::<8>(_mm512_xor_si512(d, a));
+    let c = _mm512_add_epi32(c, d);
+    let b = _mm512_rol_epi32::<7>(_mm512_xor_si512(b, c));
+    [a, b, c, d]
+}
+
+/// From a word of each block in a register to a block in a register.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(rows: &[__m512i; 16]) -> [__m512i; LANES] {
+    // By four rows: in each quarter of a register, these four words of one block.
+    let mut words = [[rows[0]; 4]; 4];
+    for (words, rows) in words.iter_mut().zip(rows.as_chunks::<4>().0) {
+        let [a, b, c, d] = *rows;
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        *words = [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ab_high, cd_high),
+            _mm512_unpackhi_epi64(ab_high, cd_high),
+        ];
+    }
+    let mut blocks = [rows[0]; LANES];
+    for column in 0..4 {
+        let quarters = turn_quarters(words.map(|words| words[column]));
+        for (at, block) in quarters.into_iter().enumerate() {
+            blocks[4 * at + column] = block;
+        }
+    }
+    blocks
+}

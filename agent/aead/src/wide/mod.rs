@@ -1,0 +1,148 @@
+//! The cipher on registers of 512 bits: sixteen ChaCha20 blocks at once, of whichever packets, and Poly1305
+//! of up to sixteen packets, one in each 64-bit lane.
+//!
+//! Nothing branches on a key or a message, and no address depends on one; only lengths decide what is done.
+//! Every function in here needs the processor that [`Key::new`] has looked for.
+
+mod chacha;
+mod lanes;
+mod poly;
+
+use std::arch::x86_64::_mm512_xor_si512;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::{BATCH, KEY_BYTES, Piece, TAG_BYTES, split};
+use chacha::{BLOCK_BYTES, LANES, Places};
+
+/// Fewer are sealed sooner one by one: most of the lanes would be idle.
+pub(crate) const PIECES_MIN: usize = 3;
+
+/// A block of keystream.
+type Block = [u8; BLOCK_BYTES];
+
+/// A key for this processor.
+pub(crate) struct Key(Zeroizing<[u32; 8]>);
+
+impl Key {
+    /// None if this processor is not wide enough.
+    pub(crate) fn new(key: &[u8; KEY_BYTES]) -> Option<Self> {
+        let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
+        let mut words = Zeroizing::new([0; 8]);
+        for (word, bytes) in words.iter_mut().zip(key.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        able.then_some(Self(words))
+    }
+
+    /// Seals at most [`BATCH`] pieces.
+    pub(crate) fn seal(&self, pieces: &mut [Piece<'_>]) {
+        // SAFETY: a key is only made where the processor has these features.
+        #[expect(unsafe_code, reason = "the compiler does not know which processor it will be")]
+        unsafe {
+            seal(&self.0, pieces);
+        }
+    }
+
+    /// Opens at most [`BATCH`] pieces; a bit for each that is authentic.
+    pub(crate) fn open(&self, pieces: &mut [Piece<'_>]) -> u16 {
+        // SAFETY: a key is only made where the processor has these features.
+        #[expect(unsafe_code, reason = "the compiler does not know which processor it will be")]
+        unsafe {
+            open(&self.0, pieces)
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn seal(key: &[u32; 8], pieces: &mut [Piece<'_>]) {
+    let one_time = one_time_keys(key, pieces);
+    apply_keystream(key, pieces, u16::MAX);
+    let tags = poly::tags(&one_time, pieces);
+    for (piece, tag) in pieces.iter_mut().zip(tags) {
+        let at = message_bytes(piece);
+        piece.bytes[at..].copy_from_slice(&tag);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn open(key: &[u32; 8], pieces: &mut [Piece<'_>]) -> u16 {
+    let one_time = one_time_keys(key, pieces);
+    let tags = poly::tags(&one_time, pieces);
+    let mut authentic = 0;
+    for (at, (piece, tag)) in pieces.iter().zip(tags).enumerate() {
+        let equal = piece.bytes[message_bytes(piece)..].ct_eq(&tag);
+        authentic |= u16::from(equal.unwrap_u8()) << at;
+    }
+    apply_keystream(key, pieces, authentic);
+    authentic
+}
+
+/// Poly1305's key for each piece: how its block 0 begins (RFC 8439 §2.6).
+#[target_feature(enable = "avx512f")]
+fn one_time_keys(key: &[u32; 8], pieces: &[Piece<'_>]) -> [Block; BATCH] {
+    let mut places = Places::default();
+    for (at, piece) in pieces.iter().enumerate() {
+        places.set(at, piece.counter, 0);
+    }
+    let mut keys = [[0; BLOCK_BYTES]; BATCH];
+    for (key, block) in keys.iter_mut().zip(chacha::blocks(key, &places)) {
+        lanes::store(block, key);
+    }
+    keys
+}
+
+/// Encrypts or decrypts the messages of those pieces whose bits are set: as many blocks at once as there
+/// are lanes, whichever pieces they belong to.
+#[target_feature(enable = "avx512f")]
+fn apply_keystream(key: &[u32; 8], pieces: &mut [Piece<'_>], wanted: u16) {
+    let mut places = Places::default();
+    let mut filled = [Target::default(); LANES];
+    let mut count = 0;
+    for at in (0..pieces.len()).filter(|at| wanted & (1 << at) != 0) {
+        let Piece { counter, ref bytes } = pieces[at];
+        let blocks = (bytes.len() - TAG_BYTES).div_ceil(BLOCK_BYTES);
+        // Block 0 made the key for the tag.
+        for number in 1..=blocks as u32 {
+            places.set(count, counter, number);
+            filled[count] = Target { piece: at, start: (number as usize - 1) * BLOCK_BYTES };
+            count += 1;
+            if count == LANES {
+                apply_blocks(key, &places, &filled, pieces);
+                count = 0;
+            }
+        }
+    }
+    if count > 0 {
+        apply_blocks(key, &places, &filled[..count], pieces);
+    }
+}
+
+/// What a block of keystream is for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Target {
+    piece: usize,
+    /// Where in the message.
+    start: usize,
+}
+
+#[target_feature(enable = "avx512f")]
+fn apply_blocks(key: &[u32; 8], places: &Places, targets: &[Target], pieces: &mut [Piece<'_>]) {
+    let blocks = chacha::blocks(key, places);
+    for (target, block) in targets.iter().zip(&blocks) {
+        let (message, _) = split(pieces[target.piece].bytes);
+        let rest = &mut message[target.start..];
+        if let Some(whole) = rest.first_chunk_mut::<BLOCK_BYTES>() {
+            lanes::store(_mm512_xor_si512(lanes::load(whole), *block), whole);
+        } else {
+            let mut keystream = [0; BLOCK_BYTES];
+            lanes::store(*block, &mut keystream);
+            rest.iter_mut().zip(keystream).for_each(|(byte, key)| *byte ^= key);
+        }
+    }
+}
+
+fn message_bytes(piece: &Piece<'_>) -> usize {
+    piece.bytes.len() - TAG_BYTES
+}
