@@ -15,7 +15,6 @@ mod slot;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Instant;
 
 use foldhash::fast::RandomState as FastState;
 use partywall_proto::ids::AgentId;
@@ -31,7 +30,7 @@ use slot::{Slot, Theirs};
 
 use crate::filter::{PEERS_MAX, Party};
 use crate::packet::{Address, PrefixTable};
-use crate::tunnel::{INDICES, Identity, Tunnel};
+use crate::tunnel::{INDICES, Tunnel};
 
 /// What [`Peers::set`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,12 +89,7 @@ impl Peers {
 
     /// Adds a peer or brings it up to date. A tunnel whose keys stay goes on, while its owner does.
     /// None if there is no room for another peer.
-    pub(crate) fn set(
-        &mut self,
-        peer: &Peer,
-        identity: &Identity,
-        now: Instant,
-    ) -> Option<PeerChange> {
+    pub(crate) fn set(&mut self, peer: &Peer) -> Option<PeerChange> {
         // Another agent's key moves to this one only if that agent loses it.
         let holder = self.by_key.get(&peer.public_key).and_then(|&number| self.slot(number));
         if let Some(agent) = holder.map(Slot::agent).filter(|&agent| *agent != peer.agent).cloned()
@@ -112,7 +106,7 @@ impl Peers {
             }
             self.remove(&peer.agent);
         }
-        self.add(peer, identity, now).map(PeerChange::New)
+        self.add(peer).map(PeerChange::New)
     }
 
     /// Takes a peer out; its former number if it was there.
@@ -230,12 +224,11 @@ impl Peers {
         })
     }
 
-    fn add(&mut self, peer: &Peer, identity: &Identity, now: Instant) -> Option<u32> {
+    fn add(&mut self, peer: &Peer) -> Option<u32> {
         let index = self.draw_index()?;
         let number = self.free_number()?;
         let Peer { public_key, preshared_key, keepalive_s, .. } = peer;
-        let tunnel =
-            Tunnel::new(identity, public_key, preshared_key.as_ref(), *keepalive_s, index, now);
+        let tunnel = Tunnel::new(public_key, preshared_key.as_ref(), *keepalive_s, index);
         let entry = PeerEntry::new(number, peer, self.party(peer), tunnel, index);
         self.by_index.insert(index, number);
         self.place(number, peer, Slot::Mine(Box::new(entry)));
@@ -308,8 +301,6 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Limits, Role};
-    use crate::testing::start;
 
     fn peer(name: &str, key: u8, allowed_ips: &[&str]) -> Peer {
         let key = WireguardKey::from([key; 32]);
@@ -321,8 +312,7 @@ mod tests {
     }
 
     fn set(peers: &mut Peers, peer: &Peer) -> PeerChange {
-        let identity = Identity::new(&[1; 32].into(), &Limits::for_role(Role::Gateway), start());
-        peers.set(peer, &identity, start()).unwrap()
+        peers.set(peer).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a shard is told once, when it is made.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -90,6 +91,23 @@ impl Limits {
     }
 }
 
+/// What the wall clock said once, from which every later time follows: calls carry one (WireGuard paper
+/// §5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WallClock {
+    /// When it was read.
+    pub read_at: Instant,
+    /// What it said: the time since 1970-01-01 00:00:00 UTC.
+    pub since_epoch: Duration,
+}
+
+impl WallClock {
+    /// What it says at `now`.
+    pub(crate) fn at(&self, now: Instant) -> Duration {
+        self.since_epoch.saturating_add(now.saturating_duration_since(self.read_at))
+    }
+}
+
 /// What a shard is told once.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -101,6 +119,8 @@ pub struct Settings {
     pub role: Role,
     /// The agent's WireGuard private key.
     pub private_key: PrivateKey,
+    /// The wall clock, by which peers tell a new call from an old one that somebody repeats.
+    pub wall_clock: WallClock,
     /// Bounds on memory and effort.
     pub limits: Limits,
 }

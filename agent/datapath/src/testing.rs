@@ -1,9 +1,11 @@
 //! For tests: a first clock reading, packets, rules.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use partywall_proto::rules::Rule;
+
+use crate::settings::WallClock;
 
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
@@ -13,6 +15,11 @@ pub(crate) const ACK: u8 = 0x10;
 #[expect(clippy::disallowed_methods, reason = "there is no other way to an Instant")]
 pub(crate) fn start() -> Instant {
     Instant::now()
+}
+
+/// A wall clock that says the same at `now` in every test.
+pub(crate) fn wall_clock(now: Instant) -> WallClock {
+    WallClock { read_at: now, since_epoch: Duration::from_secs(1_700_000_000) }
 }
 
 /// Rules from JSON.

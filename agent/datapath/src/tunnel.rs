@@ -1,182 +1,47 @@
-//! WireGuard: the only file that names boringtun.
+//! WireGuard towards one peer: handshakes, keys and their ends, and what is due when.
 //!
-//! Functions take `now` although boringtun reads the clock itself, so that the choice of library stays
-//! reversible. boringtun's own queue of unsent packets stays empty of packets: what it queues was
-//! judged under rules that may be gone when it is sent.
-//!
-//! boringtun's clock moves only when its timers are looked at: [`Tunnel::tick`] comes before whatever
-//! else is done with a tunnel, or keys are stamped as older than they are. (A keepalive may come before.)
+//! Nothing is queued here: a packet that finds no keys stays with whoever has it, because it was judged under
+//! rules that may be gone when there are some. Every function takes `now`, which must not go backwards.
+//! After whatever is done with a tunnel, ask [`Tunnel::sooner`].
 
-mod schedule;
+mod gate;
+mod handshake;
+mod identity;
+mod macs;
+mod message;
+mod noise;
+mod replay;
 mod senders;
+mod session;
+mod sessions;
+mod stamp;
+mod timers;
 
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::handshake::parse_handshake_anon;
-use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Packet, Tunn, TunnResult};
+use partywall_aead::{BATCH, Piece};
 use partywall_proto::keys::{PresharedKey, WireguardKey};
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::{PublicKey, SharedSecret};
 
-use crate::settings::{Limits, PrivateKey};
-pub(crate) use schedule::LOOK_AGAIN;
-use schedule::Schedule;
-use senders::Senders;
+pub(crate) use gate::Refusal;
+pub(crate) use handshake::Caller;
+pub(crate) use identity::Identity;
+pub(crate) use message::{HANDSHAKE_MAX_BYTES, HEADER_BYTES, INDICES, Message, OVERHEAD_BYTES};
 
-/// Header, counter and tag of a data message (WireGuard paper §5.4.6).
-pub(crate) const OVERHEAD_BYTES: usize = 32;
-/// Largest handshake message: the initiation (WireGuard paper §5.4.2).
-pub(crate) const HANDSHAKE_MAX_BYTES: usize = 148;
+use handshake::{Call, Parties, answered_call, proper};
+use macs::Macs;
+use message::{RESPONSE_BYTES, read_data, receiver_index};
+use session::{Session, no_pieces};
+use sessions::{Place, Sessions};
+use stamp::Stamp;
+use timers::{Tick, Timers};
+
 /// Inner packets are padded to a multiple of this (WireGuard paper §5.4.6).
 const PADDING_BYTES: usize = 16;
-/// boringtun numbers a peer's sessions in the low 8 bits of the receiver index.
-const SESSION_BITS: u32 = 8;
-/// Tunnel indices, which are the rest of it.
-pub(crate) const INDICES: u32 = 1 << (32 - SESSION_BITS);
-
-/// What a datagram says that it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// Somebody calls.
-    Initiation,
-    /// An answer to the call of the tunnel with this index.
-    Response(u32),
-    /// That tunnel's call is to be repeated with proof of address.
-    CookieReply(u32),
-    /// A sealed packet for the tunnel with this index.
-    Data(u32),
-}
-
-impl Message {
-    /// Reads type and receiver; none if this is not WireGuard.
-    pub(crate) fn read(datagram: &[u8]) -> Option<Self> {
-        Some(match Tunn::parse_incoming_packet(datagram).ok()? {
-            Packet::HandshakeInit(_) => Self::Initiation,
-            Packet::HandshakeResponse(message) => Self::Response(index(message.receiver_idx)),
-            Packet::PacketCookieReply(message) => Self::CookieReply(index(message.receiver_idx)),
-            Packet::PacketData(message) => Self::Data(index(message.receiver_idx)),
-        })
-    }
-
-    /// The index of the tunnel that it is for; none for an initiation.
-    pub(crate) fn receiver(self) -> Option<u32> {
-        match self {
-            Self::Initiation => None,
-            Self::Response(index) | Self::CookieReply(index) | Self::Data(index) => Some(index),
-        }
-    }
-}
-
-fn index(receiver: u32) -> u32 {
-    receiver >> SESSION_BITS
-}
-
-/// Why a handshake message is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// It was not made for our public key.
-    BadMac,
-    /// Too many come; a cookie of this many bytes was written as answer.
-    UnderLoad(usize),
-    /// Too many come, and too many of them from this address, which is proved.
-    TooMany,
-}
-
-/// Our own keys, and the gate that handshakes go through.
-pub(crate) struct Identity {
-    keys: Arc<Keys>,
-    gate: RateLimiter,
-    senders: Senders,
-}
-
-struct Keys {
-    secret: StaticSecret,
-    public: PublicKey,
-    /// Tunnels check a handshake once more; this one never counts, so that nothing counts twice.
-    open_gate: Arc<RateLimiter>,
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("public", self.keys.public.as_bytes())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Identity {
-    /// The memory that it takes.
-    pub(crate) const WORST_CASE_BYTES: usize =
-        size_of::<Keys>() + 2 * size_of::<RateLimiter>() + Senders::BYTES;
-
-    pub(crate) fn new(key: &PrivateKey, limits: &Limits, now: Instant) -> Self {
-        let secret = StaticSecret::from(*key.expose());
-        let public = PublicKey::from(&secret);
-        let gate = RateLimiter::new(&public, limits.handshakes_per_s);
-        let senders = Senders::new(limits.handshakes_per_address_s, now);
-        let open_gate = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { keys: Arc::new(Keys { secret, public, open_gate }), gate, senders }
-    }
-
-    /// Checks a handshake message before it costs anything (WireGuard paper §5.3). A cookie is
-    /// written to `reply`, which holds [`HANDSHAKE_MAX_BYTES`].
-    pub(crate) fn admit(
-        &mut self,
-        from: IpAddr,
-        message: &[u8],
-        reply: &mut [u8],
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        // It does so once a second at most, however often it is told.
-        self.gate.reset_count();
-        match self.gate.verify_packet(Some(from), message, reply) {
-            // Under load only what carries a cookie comes here, and boringtun lets in all of it.
-            Ok(_) if has_cookie(message) && !self.senders.admit(from, now) => Err(Refusal::TooMany),
-            Ok(_) => Ok(()),
-            Err(TunnResult::WriteToNetwork(cookie)) => Err(Refusal::UnderLoad(cookie.len())),
-            Err(
-                TunnResult::Done
-                | TunnResult::Err(_)
-                | TunnResult::WriteToTunnelV4(..)
-                | TunnResult::WriteToTunnelV6(..),
-            ) => Err(Refusal::BadMac),
-        }
-    }
-
-    /// The key of whoever sent this initiation; none if it does not open with ours.
-    pub(crate) fn initiator(&self, message: &[u8]) -> Option<WireguardKey> {
-        let Keys { secret, public, .. } = &*self.keys;
-        match Tunn::parse_incoming_packet(message).ok()? {
-            Packet::HandshakeInit(initiation) => {
-                let half = parse_handshake_anon(secret, public, &initiation).ok()?;
-                Some(WireguardKey::from(half.peer_static_public))
-            }
-            Packet::HandshakeResponse(_) | Packet::PacketCookieReply(_) | Packet::PacketData(_) => {
-                None
-            }
-        }
-    }
-}
-
-/// Whether the message's second code is there, which proves a cookie (WireGuard paper §5.4.4).
-fn has_cookie(message: &[u8]) -> bool {
-    message.last_chunk::<16>().is_some_and(|code| *code != [0; 16])
-}
-
-/// What came of a datagram for a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opened {
-    /// It was for the tunnel itself.
-    Nothing,
-    /// So many bytes of an answer were written.
-    Reply(usize),
-    /// So many bytes of an inner packet were written.
-    Packet(usize),
-}
+/// A peer's calls are taken no faster: each costs three X25519 operations (Linux:
+/// `INITIATIONS_PER_SECOND`).
+const CALLS_APART: Duration = Duration::from_millis(20);
 
 /// Why a datagram for a tunnel came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -207,239 +72,402 @@ pub(crate) enum Due {
     Call(usize),
     /// So many bytes of a keepalive were written.
     Keepalive(usize),
-    /// Nobody answered for long: calls have ceased.
+    /// Nobody answered for long, or nothing was agreed for longer: calls have ceased.
     GivenUp,
 }
 
-/// The WireGuard state towards one peer. Until the first call from either side it is next to nothing:
-/// boringtun takes 11 KB for each, and two X25519 operations to set it up.
+/// The WireGuard state towards one peer. Until the first call from either side it is next to nothing.
 pub(crate) struct Tunnel {
     origin: Origin,
-    tunn: Option<Box<Tunn>>,
-    connected: bool,
-    schedule: Schedule,
-    ticked_until: Instant,
+    live: Option<Box<Live>>,
 }
 
 /// What a tunnel is made from.
 struct Origin {
-    keys: Arc<Keys>,
-    peer: WireguardKey,
+    peer: PublicKey,
     preshared: Option<PresharedKey>,
     keepalive_s: Option<u16>,
     index: u32,
 }
 
+/// What there is of a tunnel from the first call on.
+struct Live {
+    /// Of both static keys: the same in every handshake.
+    shared: SharedSecret,
+    sessions: Sessions,
+    /// The last call and the one before it: its answer may still be on its way when the last is made.
+    calls: [Option<Box<Call>>; 2],
+    macs: Macs,
+    timers: Timers,
+    /// Of the last call of this end.
+    called: Option<Stamp>,
+    /// Of the last call that the peer made. It outlives all keys, for old calls can be repeated for ever.
+    heard: Option<(Stamp, Instant)>,
+    /// Of the last session.
+    number: u8,
+}
+
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("connected", &self.connected).finish_non_exhaustive()
+        f.debug_struct("Tunnel").field("peer", self.origin.peer.as_bytes()).finish_non_exhaustive()
     }
 }
 
 impl Tunnel {
-    /// The memory that a tunnel takes beyond itself from the first call on.
-    pub(crate) const CALLED_BYTES: usize = size_of::<Tunn>();
+    /// The most memory that a tunnel takes beyond itself from the first call on.
+    pub(crate) const CALLED_BYTES: usize =
+        size_of::<Live>() + Place::ALL.len() * size_of::<Session>() + 2 * size_of::<Call>();
 
     /// A tunnel to `peer`; `index` is below [`INDICES`] and unique among tunnels.
     pub(crate) fn new(
-        identity: &Identity,
         peer: &WireguardKey,
         preshared: Option<&PresharedKey>,
         keepalive_s: Option<u16>,
         index: u32,
-        now: Instant,
     ) -> Self {
-        let keys = Arc::clone(&identity.keys);
-        let origin =
-            Origin { keys, peer: *peer, preshared: preshared.cloned(), keepalive_s, index };
-        Self {
-            origin,
-            tunn: None,
-            connected: false,
-            schedule: Schedule::new(keepalive_s, now),
-            ticked_until: now,
-        }
+        let peer = PublicKey::from(*peer.as_bytes());
+        let origin = Origin { peer, preshared: preshared.cloned(), keepalive_s, index };
+        Self { origin, live: None }
     }
 
     /// Whether packets can be sealed.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connected
+    pub(crate) fn is_connected(&self, now: Instant) -> bool {
+        self.live.as_ref().is_some_and(|live| live.is_connected(now))
     }
 
     /// How long ago the keys in use were agreed.
-    pub(crate) fn handshake_age(&self, _now: Instant) -> Option<Duration> {
-        self.tunn.as_ref()?.time_since_last_handshake()
+    pub(crate) fn handshake_age(&self, now: Instant) -> Option<Duration> {
+        let session = self.live.as_ref()?.sessions.at(Place::Current)?;
+        session.can_seal(now).then(|| now.saturating_duration_since(session.agreed_at()))
     }
 
-    /// Whether [`tick`](Self::tick) was called lately enough for anything else to be done.
-    pub(crate) fn is_ticked(&self, now: Instant) -> bool {
-        now < self.ticked_until
-    }
-
-    /// Calls the peer unless a call is under way and this is not to be another (`again`): bytes
+    /// Calls the peer unless it was called lately and this is not to be another (`again`): bytes
     /// written to `out`, which holds [`HANDSHAKE_MAX_BYTES`]. Answers to the last two calls count.
-    pub(crate) fn call(&mut self, again: bool, now: Instant, out: &mut [u8]) -> Option<usize> {
-        debug_assert!(self.is_ticked(now));
-        match self.tunn(now).format_handshake_initiation(out, again) {
-            TunnResult::WriteToNetwork(call) => {
-                let bytes = call.len();
-                self.schedule.called();
-                Some(bytes)
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
-        }
-    }
-
-    /// Seals `packet`, which is padded already and not empty: bytes written to `out`, which has room
-    /// for [`OVERHEAD_BYTES`] more. Only while [`is_connected`](Self::is_connected).
-    pub(crate) fn seal(&mut self, packet: &[u8], now: Instant, out: &mut [u8]) -> Option<usize> {
-        debug_assert!(self.is_ticked(now));
-        match self.tunn.as_mut()?.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(sealed) => {
-                self.schedule.sent_data();
-                Some(sealed.len())
-            }
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
-        }
-    }
-
-    /// Takes a datagram, which was read as `message`. What comes of it is written to `out`, which is as
-    /// long as the datagram and holds [`HANDSHAKE_MAX_BYTES`]. A handshake message must have been
-    /// admitted before.
-    pub(crate) fn open(
+    pub(crate) fn call(
         &mut self,
-        message: Message,
-        datagram: &[u8],
+        identity: &Identity,
+        again: bool,
         now: Instant,
         out: &mut [u8],
-    ) -> Result<Opened, TunnelError> {
-        debug_assert!(self.is_ticked(now) || datagram.len() == OVERHEAD_BYTES);
-        if self.tunn.is_none() {
-            match message {
-                Message::Initiation => {}
-                Message::Data(_) => return Err(TunnelError::NoKeys),
-                Message::Response(_) | Message::CookieReply(_) => {
-                    return Err(TunnelError::Handshake);
-                }
-            }
+    ) -> Option<usize> {
+        let (origin, live) = self.live(identity)?;
+        if !again && !live.timers.may_call(now) {
+            return None;
         }
-        let tunn = self.tunn(now);
-        let opened = match tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => Opened::Nothing,
-            TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.len()),
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Opened::Packet(packet.len())
-            }
-            TunnResult::Err(error) => return Err(refusal(&error, message)),
-        };
-        match (message, opened) {
-            (Message::Initiation, _) => self.schedule.answered(),
-            (Message::Response(_), _) => self.schedule.was_answered(),
-            (Message::Data(_), Opened::Packet(_)) => self.schedule.received_data(),
-            (Message::CookieReply(_), _)
-            | (Message::Data(_), Opened::Nothing | Opened::Reply(_)) => {
-                self.schedule.received_other();
-            }
-        }
-        if !self.connected {
-            self.look();
-        }
-        Ok(opened)
+        live.call(origin, identity, now, out)
     }
 
-    /// Looks at the timers; anything may be done with the tunnel for [`LOOK_AGAIN`] from now, and then
-    /// [`next_tick`](Self::next_tick) is to be asked. `out` holds [`HANDSHAKE_MAX_BYTES`].
-    pub(crate) fn tick(&mut self, now: Instant, out: &mut [u8]) -> Due {
-        self.ticked_until = now + LOOK_AGAIN;
-        if !self.schedule.moves_on(now) {
-            return Due::Nothing;
-        }
-        self.schedule.looked(now);
-        let Some(tunn) = &mut self.tunn else { return Due::Nothing };
-        let due = match tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => match Message::read(message) {
-                Some(Message::Initiation) => Due::Call(message.len()),
-                Some(Message::Response(_) | Message::CookieReply(_) | Message::Data(_)) | None => {
-                    Due::Keepalive(message.len())
-                }
-            },
-            TunnResult::Err(_) => Due::GivenUp,
-            TunnResult::Done
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Due::Nothing,
-        };
-        match due {
-            Due::Nothing => {}
-            Due::Call(_) => self.schedule.called_by_timer(self.connected),
-            Due::Keepalive(_) => self.schedule.sent_keepalive(),
-            Due::GivenUp => self.schedule.gave_up(),
-        }
-        self.look();
-        due
+    /// Answers the peer, which calls and was admitted: bytes written to `out`, which holds
+    /// [`HANDSHAKE_MAX_BYTES`].
+    ///
+    /// # Errors
+    /// [`TunnelError::Handshake`]: it is somebody else, or an old call repeated.
+    pub(crate) fn answer(
+        &mut self,
+        identity: &Identity,
+        caller: Caller,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<usize, TunnelError> {
+        let (origin, live) = self.live(identity).ok_or(TunnelError::Handshake)?;
+        live.answer(origin, identity, caller, now, out).ok_or(TunnelError::Handshake)
     }
 
-    /// When the next [`tick`](Self::tick) is due if nothing is done with the tunnel until then;
-    /// whatever is done needs another one before. None if it can rest.
+    /// Takes the answer to a call, which was admitted, and confirms it: bytes of a keepalive written to
+    /// `out`, which holds [`HANDSHAKE_MAX_BYTES`].
+    ///
+    /// # Errors
+    /// [`TunnelError::Handshake`]: another preshared key, or no answer to any of the last calls.
+    pub(crate) fn was_answered(
+        &mut self,
+        identity: &Identity,
+        response: &[u8],
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<usize, TunnelError> {
+        let Self { origin, live } = self;
+        let live = live.as_mut().ok_or(TunnelError::Handshake)?;
+        live.was_answered(origin, identity, response, now).ok_or(TunnelError::Handshake)?;
+        self.keepalive(now, out).ok_or(TunnelError::Handshake)
+    }
+
+    /// Takes a cookie, which goes into the next call.
+    ///
+    /// # Errors
+    /// [`TunnelError::Handshake`]: it is no answer to what was said last.
+    pub(crate) fn take_cookie(&mut self, reply: &[u8], now: Instant) -> Result<(), TunnelError> {
+        let Self { origin, live } = self;
+        let taken = live.as_mut().and_then(|live| live.macs.take_cookie(&origin.peer, reply, now));
+        taken.ok_or(TunnelError::Handshake)
+    }
+
+    /// Seals up to [`BATCH`] datagrams, each of which has [`HEADER_BYTES`] of room, a packet that is padded
+    /// already, and room for a tag. None, and nothing is sealed, without usable keys.
+    pub(crate) fn seal(&mut self, datagrams: &mut [&mut [u8]], now: Instant) -> Option<()> {
+        let Live { sessions, timers, .. } = &mut **self.live.as_mut()?;
+        let session = sessions.at_mut(Place::Current)?;
+        session.seal(datagrams, now)?;
+        if datagrams.iter().any(|datagram| datagram.len() > OVERHEAD_BYTES) {
+            timers.sent_data(now);
+        } else {
+            timers.sent(now);
+        }
+        if session.is_old_for_sending(now) {
+            timers.want_renewal(now);
+        }
+        Some(())
+    }
+
+    /// Opens up to [`BATCH`] data messages in place. Of each: the bytes of the inner packet, which
+    /// begins after [`HEADER_BYTES`], without its padding; 0 for a keepalive. What is past the datagrams
+    /// in number means nothing.
+    pub(crate) fn open(
+        &mut self,
+        datagrams: &mut [&mut [u8]],
+        now: Instant,
+    ) -> [Result<usize, TunnelError>; BATCH] {
+        let mut results = [Err(TunnelError::NoKeys); BATCH];
+        let Some(live) = &mut self.live else { return results };
+        let mut found = [None; BATCH];
+        for (at, datagram) in datagrams.iter().enumerate() {
+            found[at] = live.find(datagram, now).map_err(|error| results[at] = Err(error)).ok();
+        }
+        for place in Place::ALL {
+            live.open(place, &found, datagrams, now, &mut results);
+        }
+        results
+    }
+
+    /// Looks at the timers; then [`next_tick`](Self::next_tick) is to be asked. `out` holds
+    /// [`HANDSHAKE_MAX_BYTES`].
+    pub(crate) fn tick(&mut self, identity: &Identity, now: Instant, out: &mut [u8]) -> Due {
+        let Self { origin, live: Some(live) } = self else { return Due::Nothing };
+        live.sessions.expire(now);
+        match live.timers.tick(live.is_connected(now), now) {
+            Tick::Nothing => Due::Nothing,
+            Tick::Call => live.call(origin, identity, now, out).map_or(Due::Nothing, Due::Call),
+            Tick::Keepalive => self.keepalive(now, out).map_or(Due::Nothing, Due::Keepalive),
+            Tick::GiveUp => {
+                live.calls = [None, None];
+                Due::GivenUp
+            }
+            Tick::Wipe => {
+                live.calls = [None, None];
+                live.sessions.clear();
+                live.macs = Macs::default();
+                Due::GivenUp
+            }
+        }
+    }
+
+    /// When the next [`tick`](Self::tick) is due; none if it can rest. Whoever asks keeps the answer.
     pub(crate) fn next_tick(&mut self) -> Option<Instant> {
-        self.ticked_until = self.schedule.clock();
-        let rests = self.tunn.as_ref().is_none_or(|tunn| tunn.is_expired());
-        if rests { None } else { self.schedule.next() }
+        let Live { sessions, timers, .. } = &mut **self.live.as_mut()?;
+        timers.next(sessions.first_end())
     }
 
-    /// boringtun's state, made now if this is the first that happens.
-    fn tunn(&mut self, now: Instant) -> &mut Tunn {
-        let Origin { keys, peer, preshared, keepalive_s, index } = &self.origin;
-        self.tunn.get_or_insert_with(|| {
-            self.schedule = Schedule::new(*keepalive_s, now);
-            Box::new(Tunn::new(
-                keys.secret.clone(),
-                PublicKey::from(*peer.as_bytes()),
-                preshared.as_ref().map(|key| *key.expose()),
-                *keepalive_s,
-                *index,
-                Some(Arc::clone(&keys.open_gate)),
-            ))
-        })
+    /// When the next [`tick`](Self::tick) is due, if that is sooner than was told last.
+    pub(crate) fn sooner(&mut self) -> Option<Instant> {
+        if self.live.as_ref()?.timers.is_late() { self.next_tick() } else { None }
     }
 
-    /// Keys come by a datagram and go by a timer, so that nothing needs to be asked for each packet.
-    fn look(&mut self) {
-        let tunn = self.tunn.as_ref();
-        self.connected = tunn.is_some_and(|tunn| tunn.time_since_last_handshake().is_some());
+    fn keepalive(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
+        let room = out.get_mut(..OVERHEAD_BYTES)?;
+        self.seal(&mut [room], now)?;
+        Some(OVERHEAD_BYTES)
+    }
+
+    /// The state, made now if this is the first that happens; none for a peer whose key is no key.
+    fn live(&mut self, identity: &Identity) -> Option<(&Origin, &mut Live)> {
+        let Self { origin, live } = self;
+        if live.is_none() {
+            let shared = proper(identity.keys.secret.diffie_hellman(&origin.peer))?;
+            *live = Some(Box::new(Live::new(shared, origin.keepalive_s)));
+        }
+        live.as_mut().map(|live| (&*origin, &mut **live))
     }
 }
 
-fn refusal(error: &WireGuardError, message: Message) -> TunnelError {
-    match message {
-        Message::Initiation | Message::Response(_) | Message::CookieReply(_) => {
-            return TunnelError::Handshake;
+impl Live {
+    fn new(shared: SharedSecret, keepalive_s: Option<u16>) -> Self {
+        Self {
+            shared,
+            sessions: Sessions::default(),
+            calls: [None, None],
+            macs: Macs::default(),
+            timers: Timers::new(keepalive_s),
+            called: None,
+            heard: None,
+            number: 0,
         }
-        Message::Data(_) => {}
     }
-    match error {
-        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => TunnelError::Replayed,
-        WireGuardError::NoCurrentSession
-        | WireGuardError::WrongIndex
-        | WireGuardError::ConnectionExpired => TunnelError::NoKeys,
-        WireGuardError::InvalidPacket => TunnelError::NotIp,
-        WireGuardError::InvalidAeadTag
-        | WireGuardError::DestinationBufferTooSmall
-        | WireGuardError::IncorrectPacketLength
-        | WireGuardError::UnexpectedPacket
-        | WireGuardError::WrongPacketType
-        | WireGuardError::WrongKey
-        | WireGuardError::InvalidTai64nTimestamp
-        | WireGuardError::WrongTai64nTimestamp
-        | WireGuardError::InvalidMac
-        | WireGuardError::LockFailed
-        | WireGuardError::UnderLoad => TunnelError::Unauthentic,
+
+    fn is_connected(&self, now: Instant) -> bool {
+        self.sessions.at(Place::Current).is_some_and(|session| session.can_seal(now))
     }
+
+    fn call(
+        &mut self,
+        origin: &Origin,
+        identity: &Identity,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let message = out.first_chunk_mut()?;
+        let stamp = Stamp::after(self.called, identity.clock.at(now));
+        let local = self.fresh_index(origin.index);
+        let call = Call::place(&origin.parties(identity, &self.shared), stamp, local, message)?;
+        self.macs.write(&origin.peer, message, now);
+        self.called = Some(stamp);
+        let [last, before] = &mut self.calls;
+        *before = last.replace(Box::new(call));
+        self.timers.called(now);
+        Some(message.len())
+    }
+
+    fn answer(
+        &mut self,
+        origin: &Origin,
+        identity: &Identity,
+        caller: Caller,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let message: &mut [u8; RESPONSE_BYTES] = out.first_chunk_mut()?;
+        let local = self.fresh_index(origin.index);
+        let parties = origin.parties(identity, &self.shared);
+        let proven = caller.prove(&parties)?;
+        let stamp = proven.stamp();
+        if self.heard.is_some_and(|(last, at)| stamp <= last || now < at + CALLS_APART) {
+            return None;
+        }
+        let agreed = proven.answer(&parties, local, message)?;
+        self.heard = Some((stamp, now));
+        self.macs.write(&origin.peer, message, now);
+        self.sessions.answered(Session::new(&agreed, false, now));
+        self.timers.answered(now);
+        Some(message.len())
+    }
+
+    fn was_answered(
+        &mut self,
+        origin: &Origin,
+        identity: &Identity,
+        response: &[u8],
+        now: Instant,
+    ) -> Option<()> {
+        let response: &[u8; RESPONSE_BYTES] = response.try_into().ok()?;
+        let local = answered_call(response)?;
+        let is_it = |call: &Option<Box<Call>>| call.as_ref().is_some_and(|it| it.local() == local);
+        let at = self.calls.iter().position(is_it)?;
+        let call = self.calls[at].as_ref()?;
+        let agreed = call.answered(&origin.parties(identity, &self.shared), response)?;
+        // An answer to the call before is no news once the last was answered.
+        self.calls[at..].fill_with(|| None);
+        self.sessions.was_answered(Session::new(&agreed, true, now));
+        self.timers.was_answered(at == 0, now);
+        Some(())
+    }
+
+    /// The session of a data message, if it may be opened.
+    fn find(&self, datagram: &[u8], now: Instant) -> Result<(Place, u64), TunnelError> {
+        let (local, counter) = read_data(datagram).ok_or(TunnelError::NoKeys)?;
+        let place = self.sessions.place_of(local).ok_or(TunnelError::NoKeys)?;
+        let session = self.sessions.at(place).ok_or(TunnelError::NoKeys)?;
+        if !session.takes(counter, now) {
+            return Err(TunnelError::NoKeys);
+        }
+        if session.is_new(counter) { Ok((place, counter)) } else { Err(TunnelError::Replayed) }
+    }
+
+    /// Opens those of the datagrams that were found to be of the session at `place`.
+    fn open(
+        &mut self,
+        place: Place,
+        found: &[Option<(Place, u64)>; BATCH],
+        datagrams: &mut [&mut [u8]],
+        now: Instant,
+        results: &mut [Result<usize, TunnelError>; BATCH],
+    ) {
+        let mut pieces = no_pieces();
+        let mut of = [(0, 0); BATCH];
+        let mut count = 0;
+        for (at, (datagram, found)) in datagrams.iter_mut().zip(found).enumerate() {
+            if let &Some((held, counter)) = found
+                && held == place
+            {
+                pieces[count] = Piece { counter, bytes: &mut datagram[HEADER_BYTES..] };
+                of[count] = (at, counter);
+                count += 1;
+            }
+        }
+        let Some(session) = self.sessions.at_mut(place).filter(|_| count > 0) else { return };
+        let authentic = session.opening().open(&mut pieces[..count]);
+        let mut heard = false;
+        for (piece, &(at, counter)) in of[..count].iter().enumerate() {
+            results[at] = if !authentic.is(piece) {
+                Err(TunnelError::Unauthentic)
+            } else if !session.mark(counter) {
+                // Twice in this batch.
+                Err(TunnelError::Replayed)
+            } else {
+                heard = true;
+                inner_bytes(datagrams[at])
+            };
+        }
+        if !heard {
+            return;
+        }
+        let old = session.is_old_for_receiving(now);
+        let data = |&&(at, _): &&(usize, u64)| results[at].is_ok_and(|bytes| bytes > 0);
+        if of[..count].iter().find(data).is_some() {
+            self.timers.received_data(now);
+        } else {
+            self.timers.received(now);
+        }
+        if old {
+            self.timers.want_renewal(now);
+        }
+        if self.sessions.confirm(place) {
+            self.calls = [None, None];
+            self.timers.confirmed();
+        }
+    }
+
+    /// A receiver index that nothing has which may still be answered.
+    fn fresh_index(&mut self, tunnel: u32) -> u32 {
+        loop {
+            self.number = self.number.wrapping_add(1);
+            let local = receiver_index(tunnel, self.number);
+            let called = self.calls.iter().flatten().any(|call| call.local() == local);
+            if !called && self.sessions.place_of(local).is_none() {
+                return local;
+            }
+        }
+    }
+}
+
+impl Origin {
+    fn parties<'a>(&'a self, identity: &'a Identity, shared: &'a SharedSecret) -> Parties<'a> {
+        let Self { peer, preshared, .. } = self;
+        Parties { own: &identity.keys, peer, shared, preshared: preshared.as_ref() }
+    }
+}
+
+/// The bytes of the packet in a message that was opened, as its IP header has them (RFC 791 §3.1, RFC 8200
+/// §3): what is behind it is padding. 0 if there is none.
+fn inner_bytes(datagram: &[u8]) -> Result<usize, TunnelError> {
+    let packet = datagram.get(HEADER_BYTES..datagram.len() - partywall_aead::TAG_BYTES);
+    let packet = packet.ok_or(TunnelError::NotIp)?;
+    let [first, ..] = packet else { return Ok(0) };
+    let length =
+        |at: usize| Some(usize::from(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?)));
+    let (bytes, least) = match first >> 4 {
+        4 => (length(2), 20),
+        6 => (length(4).map(|payload| payload + 40), 40),
+        _ => (None, 0),
+    };
+    bytes.filter(|bytes| (least..=packet.len()).contains(bytes)).ok_or(TunnelError::NotIp)
 }
 
 /// The size to which a packet of `bytes` is padded: a multiple of 16, but never past the MTU
@@ -449,12 +477,4 @@ pub(crate) fn padded_bytes(bytes: usize, mtu: u16) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_are_padded_to_16_but_not_past_the_mtu() {
-        let padded = [0, 1, 16, 17, 1408, 1409, 1420, 1500].map(|bytes| padded_bytes(bytes, 1420));
-        assert_eq!(padded, [0, 16, 16, 32, 1408, 1420, 1420, 1500]);
-    }
-}
+mod tests;

@@ -99,10 +99,11 @@ impl PeerEntry {
 
     /// Notes whether the tunnel came up or went down; true if it came up.
     pub(crate) fn note_connection(&mut self, now: Instant) -> bool {
-        let came_up = self.tunnel.is_connected() && self.connected_at.is_none();
+        let is_up = self.tunnel.is_connected(now);
+        let came_up = is_up && self.connected_at.is_none();
         if came_up {
             self.connected_at = Some(now);
-        } else if !self.tunnel.is_connected() {
+        } else if !is_up {
             self.connected_at = None;
         }
         came_up

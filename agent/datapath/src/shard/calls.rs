@@ -42,7 +42,7 @@ impl Shard {
         let mut held = std::mem::take(&mut self.repetitions);
         held.retain_mut(|repetition| {
             let peer = self.peers.at(repetition.number);
-            let answered = peer.is_none_or(|entry| entry.tunnel.is_connected());
+            let answered = peer.is_none_or(|entry| entry.tunnel.is_connected(now));
             if answered || repetition.pause > LAST_PAUSE {
                 return false;
             }
@@ -62,17 +62,15 @@ impl Shard {
     }
 
     fn place_call(&mut self, number: u32, again: bool, now: Instant, out: &mut Outbox) {
-        if self.attend(number, now, out).is_err() {
-            return;
-        }
         let Some(entry) = self.peers.at_mut(number).filter(|entry| entry.endpoint.is_some()) else {
             return;
         };
         let Some(room) = out.datagram_room(HANDSHAKE_MAX_BYTES) else { return };
-        if let Some(bytes) = entry.tunnel.call(again, now, room)
+        if let Some(bytes) = entry.tunnel.call(&self.identity, again, now, room)
             && let Some(endpoint) = entry.endpoint_to_call()
         {
             out.send(endpoint, bytes);
         }
+        self.keep_time(number);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Call, Outbox, Role, Shard, canonical, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::packet::{self, Ecn, Packet};
-use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message, OVERHEAD_BYTES, Opened, Refusal, TunnelError};
+use crate::tunnel::{Caller, HANDSHAKE_MAX_BYTES, HEADER_BYTES, Message, Refusal, TunnelError};
 
 impl Shard {
     /// Takes a datagram from the UDP socket.
@@ -47,26 +47,29 @@ impl Shard {
         match message {
             Message::Data(index) => {
                 let number = by_index(index)?;
-                self.receive_data(number, message, from, datagram, now, out)
+                self.receive_data(number, from, datagram, now, out)
             }
             Message::CookieReply(index) => {
                 let number = by_index(index)?;
-                self.receive_handshake(number, message, from.address, datagram, now, out)
+                let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
+                // It proves that somebody holds the peer's public key, which is no secret.
+                entry.tunnel.take_cookie(datagram, now).map_err(unopened)
             }
             Message::Response(index) => {
                 let number = by_index(index)?;
                 self.admit(from.address, datagram, now, out)?;
-                self.receive_handshake(number, message, from.address, datagram, now, out)
+                self.receive_answer(number, from.address, datagram, now, out)
             }
             Message::Initiation => {
                 self.admit(from.address, datagram, now, out)?;
-                let key = self.identity.initiator(datagram).ok_or(DropReason::BadHandshake)?;
+                let caller = self.identity.caller(datagram).ok_or(DropReason::BadHandshake)?;
+                let key = caller.key();
                 let number = self.peers.by_key(&key).ok_or(DropReason::UnknownPeer)?;
                 if let Some(owner) = self.peers.owner(number) {
                     let call = Call::new(owner, from.address, key, datagram);
                     return out.hand_over(call).ok_or(DropReason::OtherShard);
                 }
-                self.receive_handshake(number, message, from.address, datagram, now, out)
+                self.receive_call(number, from.address, caller, now, out)
             }
         }
     }
@@ -86,7 +89,8 @@ impl Shard {
         if self.peers.owner(number).is_some() {
             return Err(DropReason::OtherShard);
         }
-        self.receive_handshake(number, Message::Initiation, call.from, &call.bytes, now, out)
+        let caller = self.identity.caller(&call.bytes).ok_or(DropReason::BadHandshake)?;
+        self.receive_call(number, call.from, caller, now, out)
     }
 
     fn admit(
@@ -108,26 +112,36 @@ impl Shard {
         }
     }
 
-    fn receive_handshake(
+    fn receive_call(
         &mut self,
         number: u32,
-        message: Message,
+        from: SocketAddr,
+        caller: Caller,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
+        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
+        let answer = entry.tunnel.answer(&self.identity, caller, now, room);
+        out.send(from, answer.map_err(unopened)?);
+        entry.heard(from);
+        self.peer_spoke(number, now, out);
+        Ok(())
+    }
+
+    fn receive_answer(
+        &mut self,
+        number: u32,
         from: SocketAddr,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        self.attend(number, now, out)?;
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
-        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
-        let opened = entry.tunnel.open(message, datagram, now, room).map_err(unopened)?;
-        // A cookie proves that somebody holds the peer's public key, which is no secret.
-        if !matches!(message, Message::CookieReply(_)) {
-            entry.heard(from);
-        }
-        if let Opened::Reply(bytes) = opened {
-            out.send(from, bytes);
-        }
+        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
+        let confirmation = entry.tunnel.was_answered(&self.identity, datagram, now, room);
+        out.send(from, confirmation.map_err(unopened)?);
+        entry.heard(from);
         self.peer_spoke(number, now, out);
         Ok(())
     }
@@ -135,43 +149,38 @@ impl Shard {
     fn receive_data(
         &mut self,
         number: u32,
-        message: Message,
         from: Origin,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        // A keepalive is taken first: it may be the answer for want of which the timers would act.
-        let keepalive = datagram.len() == OVERHEAD_BYTES;
-        if !keepalive {
-            self.attend(number, now, out)?;
-        }
         let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
-        let opened = entry.tunnel.open(message, datagram, now, room);
+        room.copy_from_slice(datagram);
+        let [opened, ..] = entry.tunnel.open(&mut [room], now);
         if matches!(opened, Ok(_) | Err(TunnelError::NotIp)) {
             entry.heard(from.address);
         }
-        let bytes = match opened.map_err(unopened)? {
-            Opened::Packet(bytes) => bytes,
-            Opened::Nothing | Opened::Reply(_) => {
-                self.peer_spoke(number, now, out);
-                return self.attend(number, now, out);
+        let judged = match opened.map_err(unopened) {
+            Ok(0) => Ok(()),
+            Ok(bytes) => {
+                room.copy_within(HEADER_BYTES..HEADER_BYTES + bytes, 0);
+                let judged = self
+                    .judge_inner(number, &room[..bytes], now)
+                    .map(|packet| packet.bytes.len())
+                    .and_then(|bytes| carry_mark(&mut room[..bytes], from.ecn).map(|()| bytes));
+                judged.map(|bytes| {
+                    out.deliver(bytes);
+                    self.counters.received.add(bytes);
+                    if let Some(entry) = self.peers.at_mut(number) {
+                        entry.received.add(bytes);
+                    }
+                })
             }
+            Err(reason) => Err(reason),
         };
-        let judged = self
-            .judge_inner(number, &room[..bytes], now)
-            .map(|packet| packet.bytes.len())
-            .and_then(|bytes| carry_mark(&mut room[..bytes], from.ecn).map(|()| bytes));
-        if let Ok(bytes) = judged {
-            out.deliver(bytes);
-            self.counters.received.add(bytes);
-            if let Some(entry) = self.peers.at_mut(number) {
-                entry.received.add(bytes);
-            }
-        }
         self.peer_spoke(number, now, out);
-        judged.map(|_| ())
+        judged
     }
 
     /// Judges a decrypted packet.
@@ -202,6 +211,7 @@ impl Shard {
 
     /// A peer was heard: if its tunnel came up by that, what waited for it goes.
     fn peer_spoke(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+        self.keep_time(number);
         let Some(entry) = self.peers.at_mut(number) else { return };
         if entry.note_connection(now) {
             // Judged once more: rules may have changed while they waited.

@@ -1,7 +1,7 @@
 //! The most memory that a shard takes: a statement that a test holds.
 
 use super::waiting::WaitingRoom;
-use super::{Limits, PACKET_MAX_BYTES, Shard};
+use super::{Limits, Shard};
 use crate::filter::Filter;
 use crate::peers::PeerEntry;
 use crate::tunnel::{Identity, Tunnel};
@@ -20,7 +20,6 @@ impl Shard {
         Filter::worst_case_bytes(limits)
             + Identity::WORST_CASE_BYTES
             + WaitingRoom::worst_case_bytes(limits, peers)
-            + PACKET_MAX_BYTES
             + peers * peer
     }
 }

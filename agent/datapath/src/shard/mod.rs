@@ -38,7 +38,7 @@ pub use update::Update;
 
 pub use crate::counters::{Counters, Traffic};
 pub use crate::peers::{OWNER_BITS, owner_of_address};
-pub use crate::settings::{Limits, PrivateKey, Role, Settings};
+pub use crate::settings::{Limits, PrivateKey, Role, Settings, WallClock};
 
 use calls::Repetition;
 use deadlines::Deadlines;
@@ -50,9 +50,6 @@ use crate::packet::{Address, PacketError};
 use crate::peers::Peers;
 use crate::tunnel::Identity;
 
-/// Largest IP packet.
-const PACKET_MAX_BYTES: usize = 65_535;
-
 /// One thread's share of the data path.
 #[derive(Debug)]
 pub struct Shard {
@@ -62,8 +59,6 @@ pub struct Shard {
     peers: Peers,
     filter: Filter,
     counters: Counters,
-    /// Where packets are padded before they are sealed.
-    scratch: Box<[u8]>,
     repetitions: Vec<Repetition>,
     /// When each peer's timers are to be looked at; those that rest have none.
     deadlines: Deadlines,
@@ -87,14 +82,13 @@ struct Frame {
 impl Shard {
     /// A shard that carries nothing yet.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let Settings { shard, shards, role, private_key, limits } = &settings;
+        let Settings { shard, shards, role, private_key, wall_clock, limits } = &settings;
         Self {
-            identity: Identity::new(private_key, limits, now),
+            identity: Identity::new(private_key, *wall_clock, limits, now),
             frame: None,
             peers: Peers::new(*shard, *shards),
             filter: Filter::new(*role, limits),
             counters: Counters::default(),
-            scratch: vec![0; PACKET_MAX_BYTES + 16].into_boxed_slice(),
             repetitions: Vec::new(),
             deadlines: Deadlines::default(),
             begun_at: now,

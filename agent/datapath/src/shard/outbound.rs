@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use partywall_proto::flows::Traffic;
 
-use super::{Outbox, PACKET_MAX_BYTES, Role, Shard, check_travel, unreadable};
+use super::{Outbox, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::offload::Burst;
 use crate::packet::{self, Ecn, Packet};
-use crate::tunnel::{OVERHEAD_BYTES, padded_bytes};
+use crate::tunnel::{HEADER_BYTES, OVERHEAD_BYTES, padded_bytes};
 
 impl Shard {
     /// Takes a packet from the TUN.
@@ -96,9 +96,8 @@ impl Shard {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        self.attend(path.number, now, out)?;
         let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
-        if entry.tunnel.is_connected() {
+        if entry.tunnel.is_connected(now) {
             return self.seal(path, packet, now, out);
         }
         let waits = self.waiting.push(path.number, packet, &self.settings.limits);
@@ -139,19 +138,14 @@ impl Shard {
         let padded = padded_bytes(bytes.len(), path.mtu);
         let room = out.datagram_room(padded + OVERHEAD_BYTES).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
-        // Packets of full size, which are most of the bytes, need no padding and no copy.
-        let sealed = if padded == bytes.len() {
-            entry.tunnel.seal(bytes, now, room)
-        } else {
-            debug_assert!(bytes.len() <= PACKET_MAX_BYTES);
-            self.scratch[..bytes.len()].copy_from_slice(bytes);
-            self.scratch[bytes.len()..padded].fill(0);
-            entry.tunnel.seal(&self.scratch[..padded], now, room)
-        };
-        let sealed = sealed.ok_or(DropReason::NoHandshake)?;
-        out.send_marked(path.endpoint, path.ecn, sealed);
+        let (packet, padding) = room[HEADER_BYTES..HEADER_BYTES + padded].split_at_mut(bytes.len());
+        packet.copy_from_slice(bytes);
+        padding.fill(0);
+        entry.tunnel.seal(&mut [room], now).ok_or(DropReason::NoHandshake)?;
+        out.send_marked(path.endpoint, path.ecn, padded + OVERHEAD_BYTES);
         entry.sent.add(bytes.len());
         self.counters.sent.add(bytes.len());
+        self.keep_time(path.number);
         Ok(())
     }
 }

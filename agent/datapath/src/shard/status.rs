@@ -71,7 +71,7 @@ impl Shard {
     }
 
     /// Which rule decides for a flow's first packet, without touching anything.
-    pub fn explain(&self, query: &Query, _now: Instant) -> Explanation {
+    pub fn explain(&self, query: &Query, now: Instant) -> Explanation {
         let refuse =
             |drop| Explanation { drop: Some(drop), rule: None, peer: None, connected: false };
         if self.frame.is_none() {
@@ -101,7 +101,7 @@ impl Shard {
             drop,
             rule: rule.and_then(|rule| self.filter.rules().id(rule)).cloned(),
             peer: Some(entry.config.agent.clone()),
-            connected: entry.tunnel.is_connected(),
+            connected: entry.tunnel.is_connected(now),
         }
     }
 }

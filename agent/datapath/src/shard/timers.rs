@@ -1,18 +1,20 @@
-//! Timers on demand: a peer is looked at when something can be due, and before anything is done with
-//! its tunnel.
+//! Timers on demand: a peer is looked at when something can be due.
 //!
-//! [`attend`](Shard::attend) must come before every call, seal and open: the tunnel's clock moves only
-//! when it is looked at. It costs a comparison but for once in a quarter of a second, when it looks and
-//! sets a deadline, at which the tunnel is asked what all that happened makes due, and when.
+//! [`keep_time`](Shard::keep_time) must come after every call, answer, seal and open. It costs a
+//! comparison, but where that made something due sooner than before. A deadline may come for nothing, since
+//! what was due may have been done meanwhile: then the tunnel is asked for the next one.
 
 use std::time::{Duration, Instant};
 
 use super::{Outbox, Role, Shard};
 use crate::filter::DropReason;
-use crate::tunnel::{Due, HANDSHAKE_MAX_BYTES, LOOK_AGAIN};
+use crate::tunnel::{Due, HANDSHAKE_MAX_BYTES};
 
 /// Every flow is looked at once in this time, to forget what is over. None is used after its end.
 const SWEEP_ROUND: Duration = Duration::from_secs(16);
+/// Deadlines are put off to the next multiple of this, so that thousands of peers are looked at in a few
+/// wake-ups and not in one for each. WireGuard allows for more (REKEY_TIMEOUT's jitter).
+const ROUND: Duration = Duration::from_millis(250);
 
 impl Shard {
     /// Does what is due at `now`: calls, keepalives, and forgetting what is over.
@@ -42,23 +44,11 @@ impl Shard {
         [self.next_call(), self.deadlines.first(), sweep].into_iter().flatten().min()
     }
 
-    /// Readies a peer's tunnel for whatever is to be done with it at `now`.
-    ///
-    /// # Errors
-    /// There is no room for what its timers might have to say, and so for nothing else.
-    pub(super) fn attend(
-        &mut self,
-        number: u32,
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
-        if self.peers.at(number).is_none_or(|entry| entry.tunnel.is_ticked(now)) {
-            return Ok(());
+    /// Moves a peer's deadline forward if what was just done with its tunnel made something due sooner.
+    pub(super) fn keep_time(&mut self, number: u32) {
+        if let Some(at) = self.peers.at_mut(number).and_then(|entry| entry.tunnel.sooner()) {
+            self.set_deadline(number, Some(at));
         }
-        let due = self.tick(number, now, out).ok_or(DropReason::OutboxFull)?;
-        self.set_deadline(number, Some(now + LOOK_AGAIN));
-        self.say(number, due, now, out);
-        Ok(())
     }
 
     /// Looks at a peer whose deadline has come, if that is what its tunnel still asks for.
@@ -75,14 +65,12 @@ impl Shard {
         self.say(number, due, now, out);
     }
 
-    /// Deadlines are put off to the next quarter of a second, so that thousands of peers are looked at
-    /// in a few wake-ups and not in one for each. WireGuard allows for more (REKEY_TIMEOUT's jitter).
     fn set_deadline(&mut self, number: u32, at: Option<Instant>) {
         let at = at.map(|at| {
             let past = at.saturating_duration_since(self.begun_at);
-            let quarters = past.as_nanos().div_ceil(LOOK_AGAIN.as_nanos());
+            let rounds = past.as_nanos().div_ceil(ROUND.as_nanos());
             // Good for 34 years.
-            self.begun_at + LOOK_AGAIN * quarters as u32
+            self.begun_at + ROUND * rounds as u32
         });
         self.deadlines.set(number, at);
     }
@@ -91,13 +79,13 @@ impl Shard {
     fn tick(&mut self, number: u32, now: Instant, out: &mut Outbox) -> Option<Due> {
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES)?;
         let entry = self.peers.at_mut(number)?;
-        let due = entry.tunnel.tick(now, room);
+        let due = entry.tunnel.tick(&self.identity, now, room);
         entry.note_connection(now);
         Some(due)
     }
 
     /// Sends what a peer's timers made due; it was written into the room for a datagram.
-    pub(super) fn say(&mut self, number: u32, due: Due, now: Instant, out: &mut Outbox) {
+    fn say(&mut self, number: u32, due: Due, now: Instant, out: &mut Outbox) {
         let Some(entry) = self.peers.at_mut(number) else { return };
         match due {
             Due::Nothing => {}

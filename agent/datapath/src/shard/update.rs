@@ -82,7 +82,7 @@ impl Shard {
     }
 
     fn set_peer(&mut self, peer: &Peer, now: Instant, out: &mut Outbox) {
-        let Some(change) = self.peers.set(peer, &self.identity, now) else { return };
+        let Some(change) = self.peers.set(peer) else { return };
         match change {
             PeerChange::None => {}
             PeerChange::Changed(_) => self.filter.judge_anew(),

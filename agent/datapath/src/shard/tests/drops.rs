@@ -40,7 +40,10 @@ fn row(reason: DropReason) -> (At, Act) {
         }),
         D::UnderLoad => (Gateway, |lab| {
             let limits = Limits { handshakes_per_s: 0, ..lab.gateway.settings.limits };
-            lab.gateway.identity = Identity::new(&PrivateKey::from([2; 32]), &limits, lab.now);
+            lab.gateway.identity = {
+                let key = PrivateKey::from([2; 32]);
+                Identity::new(&key, wall_clock(lab.now), &limits, lab.now)
+            };
             let call = lab.wire[0].1.clone();
             // The cookie goes back to the device, which holds it for its next call.
             let said = lab.wire.len();

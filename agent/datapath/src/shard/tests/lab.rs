@@ -8,7 +8,8 @@ use partywall_proto::overlay::{OverlayConfig, Peer};
 
 use super::super::*;
 use crate::filter::RuleTable;
-use crate::testing::start;
+use crate::peers::PeerEntry;
+use crate::testing::{start, wall_clock};
 
 pub(super) const DEVICE: &str = "10.64.0.5";
 pub(super) const DEVICE_V6: &str = "fd64::5";
@@ -101,8 +102,8 @@ pub(super) fn replace(config: OverlayConfig, rules: &str) -> Update {
 
 pub(super) fn shard(role: Role, key: u8, now: Instant) -> Shard {
     let limits = Limits { flows: 64, flows_per_peer: 8, fragments: 4, ..Limits::for_role(role) };
-    let private_key = PrivateKey::from([key; 32]);
-    Shard::new(Settings { shard: 0, shards: 1, role, private_key, limits }, now)
+    let (private_key, wall_clock) = (PrivateKey::from([key; 32]), wall_clock(now));
+    Shard::new(Settings { shard: 0, shards: 1, role, private_key, wall_clock, limits }, now)
 }
 
 pub(super) fn counted(shard: &Shard, reason: DropReason) -> u64 {
@@ -165,6 +166,13 @@ impl Lab {
         self.settle(true, &out)
     }
 
+    /// The gateway looks at its timers.
+    pub(super) fn gateway_waits(&mut self) -> Arrived {
+        let mut out = Outbox::new();
+        self.gateway.handle_timeout(self.now, &mut out);
+        self.settle(false, &out)
+    }
+
     /// A packet from the device's TUN; what arrives anywhere.
     pub(super) fn device_sends(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
@@ -183,11 +191,9 @@ impl Lab {
     pub(super) fn forged_by_device(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         let number = self.device.peers.by_agent(&"gateway/gw".parse().unwrap()).unwrap();
-        self.device.attend(number, self.now, &mut out).unwrap();
         let entry = self.device.peers.at_mut(number).unwrap();
-        let room = out.datagram_room(packet.len() + 32).unwrap();
-        let sealed = entry.tunnel.seal(packet, self.now, room).unwrap();
-        out.send(GATEWAY_AT.into(), sealed);
+        seal(entry, packet, self.now, &mut out);
+        out.send(GATEWAY_AT.into(), packet.len() + 32);
         self.settle(true, &out)
     }
 
@@ -195,11 +201,9 @@ impl Lab {
     pub(super) fn forged_by_gateway(&mut self, packet: &[u8]) -> Arrived {
         let mut out = Outbox::new();
         let number = self.gateway.peers.by_agent(&"device/desk-1".parse().unwrap()).unwrap();
-        self.gateway.attend(number, self.now, &mut out).unwrap();
         let entry = self.gateway.peers.at_mut(number).unwrap();
-        let room = out.datagram_room(packet.len() + 32).unwrap();
-        let sealed = entry.tunnel.seal(packet, self.now, room).unwrap();
-        out.send(DEVICE_AT.into(), sealed);
+        seal(entry, packet, self.now, &mut out);
+        out.send(DEVICE_AT.into(), packet.len() + 32);
         self.settle(false, &out)
     }
 
@@ -237,6 +241,12 @@ impl Lab {
     pub(super) fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
+}
+
+fn seal(entry: &mut PeerEntry, packet: &[u8], now: Instant, out: &mut Outbox) {
+    let room = out.datagram_room(packet.len() + 32).unwrap();
+    room[16..16 + packet.len()].copy_from_slice(packet);
+    entry.tunnel.seal(&mut [room], now).unwrap();
 }
 
 /// Packets that came out of the TUNs.

@@ -32,6 +32,7 @@ fn a_gateway_whose_limits_are_used_up_takes_no_more_than_it_says() {
         shards: 1,
         role: Role::Gateway,
         private_key: PrivateKey::from([2; 32]),
+        wall_clock: wall_clock(now),
         limits,
     };
     let towards =

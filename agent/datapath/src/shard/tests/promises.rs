@@ -328,6 +328,7 @@ fn a_datagram_names_its_shard() {
         shards: 3,
         role: Role::Gateway,
         private_key,
+        wall_clock: wall_clock(now),
         limits: Limits::for_role(Role::Device),
     };
     lab.gateway = Shard::new(settings, now);

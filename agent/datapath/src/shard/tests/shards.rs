@@ -4,7 +4,7 @@ use super::lab::*;
 use crate::filter::DropReason;
 use crate::packet::Address;
 use crate::shard::*;
-use crate::testing::{packet, udp};
+use crate::testing::{packet, udp, wall_clock};
 
 const SHARDS: u16 = 2;
 /// The shard of [`DEVICE`], whose address ends in 5.
@@ -15,10 +15,11 @@ fn gateway(now: Instant, calls_per_s: [u64; 2]) -> [Shard; 2] {
     let mut number = 0;
     calls_per_s.map(|handshakes_per_s| {
         let limits = Limits { handshakes_per_s, ..Limits::for_role(Role::Device) };
-        let private_key = PrivateKey::from([2; 32]);
+        let (private_key, wall_clock) = (PrivateKey::from([2; 32]), wall_clock(now));
         let role = Role::Gateway;
-        let mut shard =
-            Shard::new(Settings { shard: number, shards: SHARDS, role, private_key, limits }, now);
+        let (shard, shards) = (number, SHARDS);
+        let settings = Settings { shard, shards, role, private_key, wall_clock, limits };
+        let mut shard = Shard::new(settings, now);
         number += 1;
         let peers = [device_peer("desk-1", 1, 9, DESK_1)];
         shard.apply(&replace(gateway_config(&peers), RULES), now, &mut Outbox::new());
