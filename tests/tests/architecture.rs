@@ -187,14 +187,14 @@ fn the_data_path_the_domain_and_the_protocol_are_pure() {
 
 #[test]
 fn exactly_one_file_names_boringtun() {
-    // The benchmarks speak of it too: they measure against its own program.
+    // Tests may, for it is their other side, and the benchmarks, which measure against its own program.
     let naming: Vec<String> = ["proto", "agent", "controller"]
         .into_iter()
         .flat_map(sources)
-        .filter(|source| source.names_anywhere("boringtun"))
+        .filter(|source| !source.is_test() && source.names_anywhere("boringtun"))
         .map(|source| source.path.clone())
         .collect();
-    assert_eq!(naming, ["agent/datapath/src/tunnel.rs"]);
+    assert_eq!(naming, ["agent/datapath/src/tunnel/gate.rs"]);
 }
 
 #[test]

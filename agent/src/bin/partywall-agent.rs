@@ -7,9 +7,8 @@ use clap::Parser;
 use partywall_agent::cli::AgentArgs;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `PARTYWALL_LOG` says otherwise. boringtun calls an idle peer's ended session
-/// an error; what it does is in our own counters.
-const LOG: &str = "info,boringtun=off";
+/// What is logged unless `PARTYWALL_LOG` says otherwise.
+const LOG: &str = "info";
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {

@@ -17,6 +17,7 @@ use rustix::event::EventfdFlags;
 use tokio::sync::{oneshot, watch};
 
 use crate::dataplane::alarm::Alarm;
+use crate::dataplane::clock::wall_clock;
 use crate::dataplane::error::DataPlaneError;
 use crate::dataplane::flow_queue::FlowTap;
 use crate::dataplane::handover::HandOver;
@@ -70,9 +71,10 @@ impl DataPlane {
         let limits = Limits::for_role(role).shared_by(shards);
         // 24 bits, which is what a flow's id has for it.
         let run = rand::random::<u32>() >> 8;
+        let wall_clock = wall_clock();
         let workers = (0..shards).zip(ports).zip(wakes).map(|((shard, ports), wake)| {
             let private_key = options.private_key.clone();
-            let settings = Settings { shard, shards, role, private_key, limits };
+            let settings = Settings { shard, shards, role, private_key, wall_clock, limits };
             let flows = FlowTap::new(options.flows.clone(), role, run, shard, shards);
             start_worker(settings, ports, flows, wake, death.clone())
         });

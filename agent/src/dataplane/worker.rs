@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::oneshot;
 
 use crate::dataplane::alarm::Alarm;
+use crate::dataplane::clock::wall_clock;
 use crate::dataplane::flow_queue::FlowTap;
 use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
@@ -156,6 +157,8 @@ impl Worker {
             // Nobody listens to the answer where the asker gave up; that is no fault.
             match self.inbox.try_recv() {
                 Ok(Command::Apply(update, done)) => {
+                    // A machine that starts may learn the time later; calls of new sessions have it right.
+                    self.shard.set_wall_clock(wall_clock());
                     self.shard.apply(&update, now, &mut desk.outbox);
                     self.ports.flush(&mut desk.outbox, &mut desk.losses);
                     // What was cut is told before the cut is acknowledged.

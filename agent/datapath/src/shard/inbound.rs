@@ -122,6 +122,7 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownPeer)?;
+        entry.note_connection(now);
         let answer = entry.tunnel.answer(&self.identity, caller, now, room);
         out.send(from, answer.map_err(unopened)?);
         entry.heard(from);
@@ -139,6 +140,7 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let room = out.datagram_room(HANDSHAKE_MAX_BYTES).ok_or(DropReason::OutboxFull)?;
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
+        entry.note_connection(now);
         let confirmation = entry.tunnel.was_answered(&self.identity, datagram, now, room);
         out.send(from, confirmation.map_err(unopened)?);
         entry.heard(from);

@@ -99,6 +99,11 @@ impl Shard {
         }
     }
 
+    /// The wall clock was read again. Calls of one tunnel rise in time even where the clock went back.
+    pub fn set_wall_clock(&mut self, clock: WallClock) {
+        self.identity.set_wall_clock(clock);
+    }
+
     /// The next event of a flow, oldest first; of a device's flows it tells refusals alone. Ask until there is
     /// none, soon: there is room for [`Limits::flow_events`], and what finds none is dropped.
     pub fn poll_flow_event(&mut self) -> Option<FlowEvent> {

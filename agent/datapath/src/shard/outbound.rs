@@ -100,6 +100,8 @@ impl Shard {
         if entry.tunnel.is_connected(now) {
             return self.seal(path, packet, now, out);
         }
+        // Keys may have ended since anybody looked; what waits goes when the tunnel comes up again.
+        entry.note_connection(now);
         let waits = self.waiting.push(path.number, packet, &self.settings.limits);
         self.call(path.number, now, out);
         if waits { Ok(()) } else { Err(DropReason::NoHandshake) }

@@ -37,6 +37,11 @@ impl Identity {
         Self { keys: Keys { secret, public }, clock, gate }
     }
 
+    /// The wall clock was read again.
+    pub(crate) fn set_wall_clock(&mut self, clock: WallClock) {
+        self.clock = clock;
+    }
+
     /// Checks a handshake message before it costs anything (WireGuard paper §5.3). A cookie is
     /// written to `reply`, which holds [`HANDSHAKE_MAX_BYTES`](super::HANDSHAKE_MAX_BYTES).
     pub(crate) fn admit(

@@ -1,14 +1,16 @@
 //! A device's shard and a gateway's, connected in memory through their public interface.
 //!
-//! boringtun reads the clock itself, so what is told here is the time that it is.
+//! The gate for handshakes reads the clock itself, so what is told here is the time that it is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use partywall_datapath::RuleTable;
-use partywall_datapath::shard::{Limits, Outbox, PrivateKey, Role, Settings, Shard, Update};
+use partywall_datapath::shard::{
+    Limits, Outbox, PrivateKey, Role, Settings, Shard, Update, WallClock,
+};
 use partywall_proto::overlay::OverlayConfig;
 
 use super::super::config::{self, GATEWAY};
@@ -67,7 +69,9 @@ impl Wire {
 pub(super) fn shard(role: Role, number: u32, now: Instant) -> Shard {
     let limits = Limits { handshakes_per_s: u64::from(u32::MAX), ..Limits::for_role(role) };
     let private_key = PrivateKey::from(config::private_key(number));
-    Shard::new(Settings { shard: 0, shards: 1, role, private_key, limits }, now)
+    // What the wall clock says makes no difference, but that it is always the same one.
+    let wall_clock = WallClock { read_at: now, since_epoch: Duration::from_secs(1_700_000_000) };
+    Shard::new(Settings { shard: 0, shards: 1, role, private_key, wall_clock, limits }, now)
 }
 
 /// A config, to be enforced.
