@@ -87,11 +87,9 @@ impl Session {
         }
         self.sealed = after;
         let mut pieces = no_pieces();
-        let mut counter = first;
-        for (piece, datagram) in pieces.iter_mut().zip(datagrams.iter_mut()) {
+        for (counter, (piece, datagram)) in (first..).zip(pieces.iter_mut().zip(datagrams)) {
             write_data(datagram, self.remote, counter);
             *piece = Piece { counter, bytes: &mut datagram[HEADER_BYTES..] };
-            counter += 1;
         }
         self.sealing.seal(&mut pieces[..count]);
         Some(())

@@ -58,21 +58,21 @@ fn hears(theirs: &mut Tunn, datagram: &[u8]) -> Heard {
 fn says(theirs: &mut Tunn, datagram: &[u8]) -> Vec<u8> {
     match hears(theirs, datagram) {
         Heard::Says(bytes) => bytes,
-        other => panic!("{other:?}"),
+        other @ (Heard::Nothing | Heard::Packet(_) | Heard::Error) => panic!("{other:?}"),
     }
 }
 
 fn seals(theirs: &mut Tunn, packet: &[u8]) -> Vec<u8> {
     match heard(theirs.encapsulate(packet, &mut [0; 2000])) {
         Heard::Says(bytes) => bytes,
-        other => panic!("{other:?}"),
+        other @ (Heard::Nothing | Heard::Packet(_) | Heard::Error) => panic!("{other:?}"),
     }
 }
 
 fn calls(theirs: &mut Tunn) -> Vec<u8> {
     match heard(theirs.format_handshake_initiation(&mut [0; 148], true)) {
         Heard::Says(bytes) => bytes,
-        other => panic!("{other:?}"),
+        other @ (Heard::Nothing | Heard::Packet(_) | Heard::Error) => panic!("{other:?}"),
     }
 }
 
