@@ -4,6 +4,7 @@ mod boringtun;
 mod ends;
 mod pair;
 
+use super::live::inner_bytes;
 use super::*;
 
 #[test]

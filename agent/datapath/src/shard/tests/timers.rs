@@ -103,6 +103,25 @@ fn keys_that_ended_are_not_sealed_with_even_if_nobody_looked_at_the_time() {
 }
 
 #[test]
+fn a_packet_that_finds_keys_just_ended_goes_as_soon_as_there_are_new_ones() {
+    let mut lab = Lab::connected();
+    let begun = lab.now;
+    let at = |ms| begun + Duration::from_millis(ms);
+    let mut out = Outbox::new();
+    // A call is answered just before the end, and confirmed just after it.
+    let mut call = [0; 148];
+    let Shard { peers, identity, .. } = &mut lab.device;
+    peers.at_mut(0).unwrap().tunnel.call(identity, true, at(179_900), &mut call).unwrap();
+    lab.gateway.handle_datagram(SocketAddr::from(DEVICE_AT), &call, at(179_900), &mut out);
+    let answer = out.datagrams().next().unwrap().bytes.to_vec();
+    out.clear();
+    let help = packet("10.1.7.3", DEVICE, &tcp(50_000, 22, SYN));
+    lab.gateway.handle_packet(&help, at(180_010), &mut out);
+    lab.now = at(180_020);
+    assert_eq!(lab.datagram(true, &answer).at_device, [help]);
+}
+
+#[test]
 fn what_is_received_is_acknowledged_after_ten_seconds_unless_something_is_sent() {
     for answered in [false, true] {
         let mut lab = Lab::connected();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::message::read_data;
 use super::super::*;
 use super::ends::*;
 use crate::testing::start;
