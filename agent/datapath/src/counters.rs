@@ -16,6 +16,11 @@ impl Traffic {
         self.packets += 1;
         self.bytes += bytes as u64;
     }
+
+    pub(crate) fn add_all(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
 }
 
 /// A shard's counters since it was made.

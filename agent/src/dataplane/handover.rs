@@ -28,8 +28,18 @@ const SLAB_CALLS: usize = 256;
 pub(super) enum Handed {
     /// What one read of the TUN brought.
     Packet,
-    /// A datagram that came from there.
-    Datagram(Origin),
+    /// Datagrams that came from there, each of so many bytes, but the last may be shorter.
+    Train(Origin, usize),
+}
+
+impl Handed {
+    /// How many packets or datagrams these bytes are.
+    fn count(self, bytes: &[u8]) -> u64 {
+        match self {
+            Self::Packet => 1,
+            Self::Train(_, segment_bytes) => bytes.len().div_ceil(segment_bytes).max(1) as u64,
+        }
+    }
 }
 
 /// Things handed over, in order.
@@ -142,7 +152,8 @@ impl HandOver {
 
     /// Gives a packet or a datagram to its owner, or counts it as lost.
     pub(super) fn give(&mut self, owner: u16, handed: Handed, bytes: &[u8], losses: &mut Losses) {
-        self.given += u64::from(self.put(owner, losses, |slab| slab.add(handed, bytes)));
+        let added = self.put(owner, losses, |slab| slab.add(handed, bytes));
+        self.given += if added { handed.count(bytes) } else { 0 };
     }
 
     /// Packets and datagrams that were given to others.

@@ -17,6 +17,7 @@ mod ports;
 mod report;
 #[cfg(test)]
 mod tests;
+mod train;
 mod tun;
 mod udp;
 mod worker;

@@ -14,6 +14,7 @@ use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dataplane::loss::{Loss, Losses};
+use crate::dataplane::train::Train;
 use crate::sys::udp::{leave_out_details, set_gro};
 
 /// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the
@@ -133,7 +134,7 @@ impl UdpPort {
         let mut slices: [IoSliceMut<'_>; READS] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let count = self.state.recv((&self.socket).into(), &mut slices, &mut inlet.metas)?;
-        Ok(Batch { buffers: &inlet.buffers, metas: &inlet.metas[..count] })
+        Ok(Batch { buffers: &mut inlet.buffers, metas: &inlet.metas[..count] })
     }
 
     /// Sends a run, in one call where the kernel segments. What it would not take is counted.
@@ -196,23 +197,20 @@ impl AsFd for UdpPort {
     }
 }
 
-/// Datagrams that one read brought.
+/// Datagrams that one call of the kernel brought.
 pub(super) struct Batch<'a> {
-    buffers: &'a [u8],
+    buffers: &'a mut [u8],
     metas: &'a [RecvMeta],
 }
 
 impl<'a> Batch<'a> {
-    /// Each datagram with its sender, in the order of arrival from each sender.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = (Origin, &'a [u8])> + '_ {
-        let buffers = self.buffers.chunks_exact(DATAGRAM_MAX_BYTES);
-        self.metas.iter().zip(buffers).flat_map(|(meta, buffer)| {
+    /// All of it, in the order of arrival from each sender.
+    pub(super) fn trains(self) -> impl Iterator<Item = Train<'a>> {
+        let buffers = self.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);
+        self.metas.iter().zip(buffers).map(|(meta, buffer)| {
             let ecn = Ecn::from_bits(meta.ecn.map_or(0, |codepoint| codepoint as u8));
             let from = Origin { address: as_known(meta.addr), ecn };
-            let parts = buffer[..meta.len].chunks(meta.stride.max(1));
-            // An empty datagram has no parts, and is still a datagram that somebody sent.
-            let empty = (meta.len == 0).then_some(&buffer[..0]);
-            parts.chain(empty).map(move |datagram| (from, datagram))
+            Train { from, segment_bytes: meta.stride.max(1), bytes: &mut buffer[..meta.len] }
         })
     }
 }
@@ -259,7 +257,9 @@ mod tests {
         let mut inlet = Inlet::new();
         let mut all = Vec::new();
         while let Ok(batch) = port.receive(&mut inlet) {
-            all.extend(batch.datagrams().map(|(from, datagram)| (from, datagram.to_vec())));
+            for Train { from, segment_bytes, bytes } in batch.trains() {
+                all.extend(bytes.chunks(segment_bytes).map(|datagram| (from, datagram.to_vec())));
+            }
         }
         all
     }

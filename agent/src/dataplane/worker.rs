@@ -22,6 +22,7 @@ use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
 use crate::dataplane::ports::Ports;
 use crate::dataplane::report::Part;
+use crate::dataplane::train::Train;
 use crate::dataplane::tun::TunInlet;
 use crate::dataplane::udp::Inlet;
 
@@ -189,19 +190,32 @@ impl Worker {
             Err(refused) if is_passing(&refused) => return Ok(()),
             Err(refused) => return Err(WorkerError::Udp(refused)),
         };
-        for (from, datagram) in batch.datagrams() {
-            if let Some(hand_over) = &mut self.ports.hand_over
-                && let Some(owner) = self.shard.owner_of_datagram(datagram)
-            {
-                hand_over.give(owner, Handed::Datagram(from), datagram, losses);
-                continue;
-            }
-            self.shard.handle_datagram(from, datagram, now, outbox);
-            if outbox.is_full() {
-                self.ports.flush(outbox, losses);
-            }
+        for train in batch.trains() {
+            self.take_train(train, now, outbox, losses);
         }
         Ok(())
+    }
+
+    /// Takes datagrams of one sender; those that are other shards' are handed over.
+    fn take_train(
+        &mut self,
+        train: Train<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+        losses: &mut Losses,
+    ) {
+        let Self { shard, ports, .. } = self;
+        if ports.hand_over.is_none() {
+            return take_own(shard, ports, train, now, outbox, losses);
+        }
+        for (owner, part) in train.by_owner(shard.owner_of_datagrams()) {
+            if let (Some(hand_over), Some(owner)) = (&mut ports.hand_over, owner) {
+                let handed = Handed::Train(part.from, part.segment_bytes);
+                hand_over.give(owner, handed, part.bytes, losses);
+            } else {
+                take_own(shard, ports, part, now, outbox, losses);
+            }
+        }
     }
 
     fn take_packets(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
@@ -245,11 +259,9 @@ impl Worker {
                 (Handed::Packet, read) => {
                     self.take_burst(read, now, outbox, losses);
                 }
-                (Handed::Datagram(from), datagram) => {
-                    self.shard.handle_datagram(from, datagram, now, outbox);
-                    if outbox.is_full() {
-                        self.ports.flush(outbox, losses);
-                    }
+                (Handed::Train(from, segment_bytes), bytes) => {
+                    let train = Train { from, segment_bytes, bytes };
+                    take_own(&mut self.shard, &mut self.ports, train, now, outbox, losses);
                 }
             }
         }
@@ -275,6 +287,21 @@ impl Worker {
         }
         flushed
     }
+}
+
+/// Takes datagrams that are all this shard's.
+fn take_own(
+    shard: &mut Shard,
+    ports: &mut Ports,
+    train: Train<'_>,
+    now: Instant,
+    outbox: &mut Outbox,
+    losses: &mut Losses,
+) {
+    let Train { from, segment_bytes, bytes } = train;
+    shard.handle_datagrams(from, bytes, segment_bytes, now, outbox, |outbox| {
+        ports.flush(outbox, losses);
+    });
 }
 
 /// Errors of a read after which the next read is as good as ever: nothing there, or an ICMP error

@@ -79,9 +79,19 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                 if step & 7 == 3 {
                     bytes.truncate(at);
                 }
-                ends[to].handle_datagram(from[to], &bytes, now, &mut out);
+                // Once, and then again in the same read.
+                let count = bytes.len();
+                if flip & 1 != 0 {
+                    bytes.extend_from_within(..);
+                }
+                let flush = |out: &mut Outbox| out.clear();
+                ends[to].handle_datagrams(from[to], &mut bytes, count, now, &mut out, flush);
             }
-            4 => ends[to].handle_datagram(from[to], data, now, &mut out),
+            4 => {
+                let (bytes, segment_bytes) = (&mut data.to_vec(), usize::from(which));
+                let flush = |out: &mut Outbox| out.clear();
+                ends[to].handle_datagrams(from[to], bytes, segment_bytes, now, &mut out, flush);
+            }
             5 => {
                 to = 1;
                 ends[to].handle_packet(&PACKET, now, &mut out);

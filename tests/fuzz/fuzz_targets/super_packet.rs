@@ -9,9 +9,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut bytes = Vec::new();
     let mut items = Vec::new();
     if let Ok(mut burst) = Burst::read(&mut read) {
-        while let Some(packet) = burst.next_packet() {
-            items.push(bytes.len()..bytes.len() + packet.len());
-            bytes.extend_from_slice(packet);
+        while let Some(count) = burst.next_bytes() {
+            let start = bytes.len();
+            bytes.resize(start + count, 0);
+            burst.write_next(&mut bytes[start..]);
+            items.push(start..bytes.len());
         }
     }
     let batch = Batch::new(&bytes, &items);
@@ -21,8 +23,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         let mut write = gathered.headers().to_vec();
         gathered.payloads().for_each(|payload| write.extend_from_slice(payload));
         let mut burst = Burst::read(&mut write).expect("what we wrote ourselves can be read");
-        while let Some(packet) = burst.next_packet() {
-            again.push(packet.to_vec());
+        while let Some(count) = burst.next_bytes() {
+            let mut packet = vec![0; count];
+            burst.write_next(&mut packet);
+            again.push(packet);
         }
     }
     assert!(again.iter().map(Vec::as_slice).eq(batch.packets()));

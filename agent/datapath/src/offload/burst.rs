@@ -1,12 +1,11 @@
 //! What one read of the TUN brought: a packet, or a super-packet that is taken apart here.
 //!
-//! A super-packet is taken apart in place: each segment's headers are written right before its payload,
-//! over the payload of the segment before, which has been sealed by then. So a segment must be used
-//! before the next one is asked for, which the borrow sees to.
+//! Each packet is written where it is wanted, complete with its headers, so that many of them can be sealed at
+//! once; what was read stays as it was.
 
 use partywall_proto::flows::Traffic;
 
-use super::layout::{HEADERS_MAX_BYTES, Layout, Upper, write_length};
+use super::layout::{Layout, Upper, write_length};
 use super::vnet::{Kind, VNET_HEADER_BYTES, VnetHeader};
 use crate::packet::checksum::Sum;
 
@@ -37,8 +36,6 @@ enum Rest {
 #[derive(Debug)]
 struct Segments {
     layout: Layout,
-    /// The headers as the kernel gave them; in place they are soon overwritten.
-    headers: [u8; HEADERS_MAX_BYTES],
     segment_bytes: usize,
     /// Where the next segment's payload begins.
     next: usize,
@@ -75,14 +72,11 @@ impl<'a> Burst<'a> {
         if segment_bytes == 0 {
             return Err(BurstError);
         }
-        let mut headers = [0; HEADERS_MAX_BYTES];
-        headers[..layout.payload].copy_from_slice(&packet[..layout.payload]);
-        let segments = Segments { layout, headers, segment_bytes, next: layout.payload, taken: 0 };
+        let segments = Segments { layout, segment_bytes, next: layout.payload, taken: 0 };
         Ok(Self { bytes: packet, rest: Rest::Segments(segments) })
     }
 
-    /// All of it as one packet, which is what is judged. Only before the first
-    /// [`next_packet`](Self::next_packet).
+    /// All of it as one packet, which is what is judged.
     pub fn whole(&self) -> &[u8] {
         self.bytes
     }
@@ -105,15 +99,38 @@ impl<'a> Burst<'a> {
         Some(Traffic { packets: packets as u64, bytes: bytes as u64 })
     }
 
-    /// The next packet, complete with checksums; none after the last.
-    pub fn next_packet(&mut self) -> Option<&[u8]> {
-        match &mut self.rest {
+    /// Leaves out what comes behind the packet's end, which is after so many bytes; a super-packet has nothing
+    /// there.
+    pub(crate) fn cut(&mut self, bytes: usize) {
+        if let Rest::Single = self.rest {
+            let whole = std::mem::take(&mut self.bytes);
+            let end = whole.len().min(bytes);
+            self.bytes = &mut whole[..end];
+        }
+    }
+
+    /// The size of the next packet; none after the last.
+    pub fn next_bytes(&self) -> Option<usize> {
+        match &self.rest {
             Rest::None => None,
+            Rest::Single => Some(self.bytes.len()),
+            Rest::Segments(segments) => segments.next_bytes(self.bytes.len()),
+        }
+    }
+
+    /// Writes the next packet, complete with checksums, to `room`, which is of [its
+    /// size](Self::next_bytes). Nothing after the last.
+    ///
+    /// # Panics
+    /// If it is of another size.
+    pub fn write_next(&mut self, room: &mut [u8]) {
+        match &mut self.rest {
+            Rest::None => {}
             Rest::Single => {
+                room.copy_from_slice(self.bytes);
                 self.rest = Rest::None;
-                Some(self.bytes)
             }
-            Rest::Segments(segments) => segments.take(self.bytes),
+            Rest::Segments(segments) => segments.write_next(self.bytes, room),
         }
     }
 }
@@ -129,16 +146,18 @@ impl Segments {
         }
     }
 
-    fn take<'b>(&mut self, bytes: &'b mut [u8]) -> Option<&'b [u8]> {
-        if self.remaining(bytes.len()) == 0 {
-            return None;
-        }
+    fn next_bytes(&self, total: usize) -> Option<usize> {
+        let payload = (total - self.next).min(self.segment_bytes);
+        (self.remaining(total) > 0).then_some(self.layout.payload + payload)
+    }
+
+    fn write_next(&mut self, bytes: &[u8], segment: &mut [u8]) {
         let Layout { upper, transport, payload: header_bytes } = self.layout;
         let end = bytes.len().min(self.next + self.segment_bytes);
         let is_last = end == bytes.len();
-        // The payload begins after the headers, so there is room for them before it.
-        let segment = &mut bytes[self.next - header_bytes..end];
-        segment[..header_bytes].copy_from_slice(&self.headers[..header_bytes]);
+        let (headers, payload) = segment.split_at_mut(header_bytes);
+        headers.copy_from_slice(&bytes[..header_bytes]);
+        payload.copy_from_slice(&bytes[self.next..end]);
         let total = segment.len();
         if segment[0] >> 4 == 4 {
             // Each segment is a packet of its own (RFC 791 §3.2; so does the kernel's inet_gso_segment).
@@ -166,11 +185,10 @@ impl Segments {
         }
         let at = upper.checksum_at();
         above[at..at + 2].fill(0);
-        let sum = self.layout.pseudo_header(&self.headers, above.len()).and(above);
+        let sum = self.layout.pseudo_header(bytes, above.len()).and(above);
         above[at..at + 2].copy_from_slice(&present(sum.checksum(), upper).to_be_bytes());
         self.next = end;
         self.taken = self.taken.wrapping_add(1);
-        Some(segment)
     }
 }
 

@@ -114,6 +114,24 @@ pub struct Packet<'a> {
     pub payload: Payload,
 }
 
+impl Packet<'_> {
+    /// Whether nothing that a rule or a flow could see tells this packet from `other`: both are whole, of one
+    /// conversation, and neither begins nor ends it.
+    pub(crate) fn is_like(&self, other: &Packet<'_>) -> bool {
+        let is_midway = match self.payload {
+            Payload::Tcp(Tcp { flags, .. }) => !(flags.syn() || flags.fin() || flags.rst()),
+            Payload::Udp(_) => true,
+            Payload::Icmp(_) | Payload::LaterFragment => false,
+        };
+        is_midway
+            && self.fragment.is_none()
+            && other.fragment.is_none()
+            && self.payload == other.payload
+            && self.source == other.source
+            && self.destination == other.destination
+    }
+}
+
 /// IP protocol numbers that are understood (IANA, protocol-numbers).
 const TCP: u8 = 6;
 const UDP: u8 = 17;

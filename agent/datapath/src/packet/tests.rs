@@ -193,3 +193,29 @@ proptest! {
         check(&bytes[..cut.index(bytes.len())]);
     }
 }
+
+#[test]
+fn packets_in_the_midst_of_one_conversation_are_alike_and_no_others() {
+    let whole = |upper: &Upper| packet("10.64.0.5", "10.1.0.80", upper);
+    let alike = |one: &[u8], other: &[u8]| parse(one).unwrap().is_like(&parse(other).unwrap());
+    let (ack, query) = (whole(&tcp(1, 2, ACK)), whole(&udp(1, 2, 9)));
+    assert!(alike(&ack, &ack));
+    assert!(alike(&query, &whole(&udp(1, 2, 90))), "a length is nothing that a rule could see");
+    let first = part("10.64.0.5", "10.1.0.80", &udp(1, 2, 92), 0..48, 7);
+    for other in [whole(&tcp(1, 3, ACK)), whole(&tcp(1, 2, ACK | RST)), query.clone()] {
+        assert!(!alike(&ack, &other) && !alike(&other, &ack));
+    }
+    for elsewhere in [
+        packet("10.64.0.6", "10.1.0.80", &udp(1, 2, 9)),
+        packet("10.64.0.5", "10.1.0.8", &udp(1, 2, 9)),
+        first.clone(),
+    ] {
+        assert!(!alike(&query, &elsewhere) && !alike(&elsewhere, &query));
+    }
+    // What begins or ends something, or has no ports, is judged each by itself.
+    for single in
+        [whole(&tcp(1, 2, SYN)), whole(&tcp(1, 2, ACK | RST)), whole(&ping(1, true)), first]
+    {
+        assert!(!alike(&single, &single));
+    }
+}

@@ -1,34 +1,83 @@
-//! From the UDP socket to the TUN: admit, open, check addresses, judge.
+//! From the UDP socket: who a datagram is for, and handshakes.
 //!
 //! Nothing that a datagram says counts before it was authenticated, its source address included.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Call, Outbox, Role, Shard, canonical, check_travel, unreadable};
-use crate::filter::{Direction, DropReason, Verdict};
-use crate::packet::{self, Ecn, Packet};
-use crate::tunnel::{Caller, HANDSHAKE_MAX_BYTES, HEADER_BYTES, Message, Refusal, TunnelError};
+use super::opening::{Sealed, unopened};
+use super::{Call, Outbox, Shard, canonical};
+use crate::filter::DropReason;
+use crate::packet::Ecn;
+use crate::tunnel::{Caller, HANDSHAKE_MAX_BYTES, Message, Refusal};
 
 impl Shard {
-    /// Takes a datagram from the UDP socket.
-    pub fn handle_datagram(
+    /// Takes what one read of the UDP socket brought: datagrams of one sender, each of `segment_bytes`, but the
+    /// last may be shorter. They are opened in place. It may be more than the outbox holds: `flush` is
+    /// called whenever that is full, and must [clear](Outbox::clear) it.
+    pub fn handle_datagrams(
         &mut self,
         from: impl Into<Origin>,
-        datagram: &[u8],
+        mut bytes: &mut [u8],
+        segment_bytes: usize,
         now: Instant,
         out: &mut Outbox,
+        mut flush: impl FnMut(&mut Outbox),
     ) {
         let Origin { address, ecn } = from.into();
         let from = Origin { address: canonical(address), ecn };
-        if let Err(reason) = self.receive(from, datagram, now, out) {
-            self.counters.drop(reason);
+        let segment_bytes = segment_bytes.max(1);
+        loop {
+            if out.is_full() {
+                flush(out);
+            }
+            let end = bytes.len().min(segment_bytes);
+            let message = Message::read(&bytes[..end]);
+            let (count, received) = if let Some(Message::Data(index)) = message {
+                let sealed = Sealed::take(&mut bytes, segment_bytes, index);
+                (sealed.count(), self.data(index, from, sealed, now, out))
+            } else {
+                // An empty datagram is one too, that somebody sent.
+                let datagram = bytes.split_off_mut(..end).unwrap_or_default();
+                (1, self.receive(from.address, message, datagram, now, out))
+            };
+            if let Err(reason) = received {
+                (0..count).for_each(|_| self.counters.drop(reason));
+            }
+            if bytes.is_empty() {
+                return;
+            }
         }
+    }
+
+    fn data(
+        &mut self,
+        index: u32,
+        from: Origin,
+        sealed: Sealed<'_>,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let number = self.number_of(index)?;
+        self.receive_data(number, from, sealed, now, out)
+    }
+
+    /// The peer whose tunnel has this index.
+    fn number_of(&self, index: u32) -> Result<u32, DropReason> {
+        if self.frame.is_none() {
+            return Err(DropReason::NoConfig);
+        }
+        let owner = index % u32::from(self.settings.shards.max(1));
+        if owner != u32::from(self.settings.shard) {
+            return Err(DropReason::OtherShard);
+        }
+        self.peers.by_index(index).ok_or(DropReason::UnknownIndex)
     }
 
     fn receive(
         &mut self,
-        from: Origin,
+        from: SocketAddr,
+        message: Option<Message>,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
@@ -36,40 +85,30 @@ impl Shard {
         if self.frame.is_none() {
             return Err(DropReason::NoConfig);
         }
-        let message = Message::read(datagram).ok_or(DropReason::GarbageDatagram)?;
-        if let Some(index) = message.receiver() {
-            let owner = index % u32::from(self.settings.shards.max(1));
-            if owner != u32::from(self.settings.shard) {
-                return Err(DropReason::OtherShard);
-            }
-        }
-        let by_index = |index| self.peers.by_index(index).ok_or(DropReason::UnknownIndex);
+        let message = message.ok_or(DropReason::GarbageDatagram)?;
         match message {
-            Message::Data(index) => {
-                let number = by_index(index)?;
-                self.receive_data(number, from, datagram, now, out)
-            }
+            Message::Data(_) => Err(DropReason::GarbageDatagram),
             Message::CookieReply(index) => {
-                let number = by_index(index)?;
+                let number = self.number_of(index)?;
                 let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
                 // It proves that somebody holds the peer's public key, which is no secret.
                 entry.tunnel.take_cookie(datagram, now).map_err(unopened)
             }
             Message::Response(index) => {
-                let number = by_index(index)?;
-                self.admit(from.address, datagram, now, out)?;
-                self.receive_answer(number, from.address, datagram, now, out)
+                let number = self.number_of(index)?;
+                self.admit(from, datagram, now, out)?;
+                self.receive_answer(number, from, datagram, now, out)
             }
             Message::Initiation => {
-                self.admit(from.address, datagram, now, out)?;
+                self.admit(from, datagram, now, out)?;
                 let caller = self.identity.caller(datagram).ok_or(DropReason::BadHandshake)?;
                 let key = caller.key();
                 let number = self.peers.by_key(&key).ok_or(DropReason::UnknownPeer)?;
                 if let Some(owner) = self.peers.owner(number) {
-                    let call = Call::new(owner, from.address, key, datagram);
+                    let call = Call::new(owner, from, key, datagram);
                     return out.hand_over(call).ok_or(DropReason::OtherShard);
                 }
-                self.receive_call(number, from.address, caller, now, out)
+                self.receive_call(number, from, caller, now, out)
             }
         }
     }
@@ -148,71 +187,8 @@ impl Shard {
         Ok(())
     }
 
-    fn receive_data(
-        &mut self,
-        number: u32,
-        from: Origin,
-        datagram: &[u8],
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
-        let room = out.packet_room(datagram.len()).ok_or(DropReason::OutboxFull)?;
-        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
-        room.copy_from_slice(datagram);
-        let [opened, ..] = entry.tunnel.open(&mut [room], now);
-        if matches!(opened, Ok(_) | Err(TunnelError::NotIp)) {
-            entry.heard(from.address);
-        }
-        let judged = match opened.map_err(unopened) {
-            Ok(0) => Ok(()),
-            Ok(bytes) => {
-                room.copy_within(HEADER_BYTES..HEADER_BYTES + bytes, 0);
-                let judged = self
-                    .judge_inner(number, &room[..bytes], now)
-                    .map(|packet| packet.bytes.len())
-                    .and_then(|bytes| carry_mark(&mut room[..bytes], from.ecn).map(|()| bytes));
-                judged.map(|bytes| {
-                    out.deliver(bytes);
-                    self.counters.received.add(bytes);
-                    if let Some(entry) = self.peers.at_mut(number) {
-                        entry.received.add(bytes);
-                    }
-                })
-            }
-            Err(reason) => Err(reason),
-        };
-        self.peer_spoke(number, now, out);
-        judged
-    }
-
-    /// Judges a decrypted packet.
-    fn judge_inner<'a>(
-        &mut self,
-        number: u32,
-        bytes: &'a [u8],
-        now: Instant,
-    ) -> Result<Packet<'a>, DropReason> {
-        let packet = packet::parse(bytes).map_err(unreadable)?;
-        check_travel(packet.source, packet.destination)?;
-        // Cryptokey routing: the peer speaks for the addresses that are routed to it, and no others.
-        if self.peers.by_address(packet.source) != Some(number) {
-            return Err(DropReason::WrongSource);
-        }
-        if self.settings.role == Role::Device {
-            let frame = self.frame.as_ref().ok_or(DropReason::NoConfig)?;
-            if !frame.addresses.contains(&packet.destination) {
-                return Err(DropReason::WrongDestination);
-            }
-        }
-        let entry = self.peers.at(number).ok_or(DropReason::UnknownIndex)?;
-        match self.filter.verdict(Direction::OutOfTunnel, &packet, &entry.view(), now) {
-            Verdict::Pass => Ok(packet),
-            Verdict::Drop(reason) => Err(reason),
-        }
-    }
-
     /// A peer was heard: if its tunnel came up by that, what waited for it goes.
-    fn peer_spoke(&mut self, number: u32, now: Instant, out: &mut Outbox) {
+    pub(super) fn peer_spoke(&mut self, number: u32, now: Instant, out: &mut Outbox) {
         self.keep_time(number);
         let Some(entry) = self.peers.at_mut(number) else { return };
         if entry.note_connection(now) {
@@ -222,16 +198,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// Tells the inner packet of congestion that the outer one met (RFC 6040 §4.2).
-fn carry_mark(packet: &mut [u8], outer: Ecn) -> Result<(), DropReason> {
-    let inner = Ecn::of(packet);
-    let after = Ecn::after_tunnel(inner, outer).ok_or(DropReason::CongestionUnheard)?;
-    if after != inner {
-        after.write(packet);
-    }
-    Ok(())
 }
 
 /// Where a datagram came from, and what its header said.
@@ -247,15 +213,5 @@ impl From<SocketAddr> for Origin {
     /// A sender whose header said nothing.
     fn from(address: SocketAddr) -> Self {
         Self { address, ecn: Ecn::NotCapable }
-    }
-}
-
-fn unopened(error: TunnelError) -> DropReason {
-    match error {
-        TunnelError::Handshake => DropReason::BadHandshake,
-        TunnelError::NoKeys => DropReason::NoKeys,
-        TunnelError::Replayed => DropReason::Replayed,
-        TunnelError::Unauthentic => DropReason::Unauthentic,
-        TunnelError::NotIp => DropReason::Malformed,
     }
 }

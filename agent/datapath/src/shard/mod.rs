@@ -1,6 +1,6 @@
 //! A shard: the peers, flows and timers that one thread owns.
 //!
-//! Drive it like this: feed it with `handle_datagram` and `handle_burst`, call `handle_timeout`
+//! Drive it like this: feed it with `handle_datagrams` and `handle_burst`, call `handle_timeout`
 //! once `poll_timeout` has passed, flush the [`Outbox`] whenever it is full and before waiting.
 //! Every call takes `now`, which must not go backwards. Cost, from the cheapest:
 //!
@@ -15,10 +15,12 @@ mod calls;
 mod deadlines;
 mod inbound;
 mod memory;
+mod opening;
 mod outbound;
 mod outbox;
 mod owner;
 mod refusals;
+mod sealing;
 mod status;
 mod timers;
 mod update;

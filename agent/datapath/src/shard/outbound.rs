@@ -1,18 +1,19 @@
 //! From the TUN to the UDP socket: check addresses, judge, pad, seal.
 //!
-//! A burst is judged once: its packets differ in nothing that a rule or a flow could see. A packet that
-//! waits for a handshake is judged when it comes and once more when it goes.
+//! A burst is judged once: its packets differ in nothing that a rule or a flow could see. They are written to
+//! where they are to lie as datagrams, next to each other, and sealed there, a batch at a time. A packet
+//! that waits for a handshake is judged when it comes and once more when it goes.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use partywall_proto::flows::Traffic;
 
+use super::sealing::{Sealed, Sealing};
 use super::{Outbox, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::offload::Burst;
 use crate::packet::{self, Ecn, Packet};
-use crate::tunnel::{HEADER_BYTES, OVERHEAD_BYTES, padded_bytes};
 
 impl Shard {
     /// Takes a packet from the TUN.
@@ -47,15 +48,14 @@ impl Shard {
                 return self.tell_sender(burst.whole(), reason, now, out);
             }
         };
-        while let Some(packet) = burst.next_packet() {
+        // Nobody judged what comes behind its end.
+        burst.cut(path.bytes);
+        while burst.remaining() > 0 {
             if out.is_full() {
                 flush(out);
             }
-            // A packet that came by itself may have bytes behind its end that nobody judged; a segment
-            // is never longer than the whole.
-            let packet = &packet[..packet.len().min(path.bytes)];
-            if let Err(reason) = self.send_along(&path, packet, now, out) {
-                self.counters.drop(reason);
+            if let Err(reason) = self.send_batch(&path, burst, now, out) {
+                return (0..burst.remaining()).for_each(|_| self.counters.drop(reason));
             }
         }
     }
@@ -97,14 +97,82 @@ impl Shard {
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
         let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
-        if entry.tunnel.is_connected(now) {
-            return self.seal(path, packet, now, out);
+        if !entry.tunnel.is_connected(now) {
+            // Keys may have ended since anybody looked; what waits goes when the tunnel comes up again.
+            entry.note_connection(now);
+            let waits = self.waiting.push(path.number, packet, &self.settings.limits);
+            self.call(path.number, now, out);
+            return if waits { Ok(()) } else { Err(DropReason::NoHandshake) };
         }
-        // Keys may have ended since anybody looked; what waits goes when the tunnel comes up again.
-        entry.note_connection(now);
-        let waits = self.waiting.push(path.number, packet, &self.settings.limits);
-        self.call(path.number, now, out);
-        if waits { Ok(()) } else { Err(DropReason::NoHandshake) }
+        let mut sealing = Sealing::new(out.datagram_rooms(), path.mtu);
+        let place = sealing.place(packet.len()).ok_or(DropReason::OutboxFull)?;
+        place.copy_from_slice(packet);
+        let sealed = sealing.seal(&mut entry.tunnel, now).ok_or(DropReason::NoHandshake)?;
+        self.sent(path, &sealed, out);
+        Ok(())
+    }
+
+    /// Seals as many of a burst's packets at once as there is room for, or has all of them wait for a
+    /// handshake.
+    ///
+    /// # Errors
+    /// Why those that are left have to be dropped.
+    fn send_batch(
+        &mut self,
+        path: &Path,
+        burst: &mut Burst<'_>,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
+        if !entry.tunnel.is_connected(now) {
+            return self.hold(path.number, burst, now, out);
+        }
+        let mut sealing = Sealing::new(out.datagram_rooms(), path.mtu);
+        while let Some(bytes) = burst.next_bytes()
+            && let Some(place) = sealing.place(bytes)
+        {
+            burst.write_next(place);
+        }
+        let sealed = sealing.seal(&mut entry.tunnel, now).ok_or(DropReason::OutboxFull)?;
+        self.sent(path, &sealed, out);
+        Ok(())
+    }
+
+    /// Has a burst's packets wait for a handshake.
+    fn hold(
+        &mut self,
+        number: u32,
+        burst: &mut Burst<'_>,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        if let Some(entry) = self.peers.at_mut(number) {
+            entry.note_connection(now);
+        }
+        while let Some(bytes) = burst.next_bytes() {
+            // It is written to where it would be sealed, and kept elsewhere.
+            let room = out.datagram_room(bytes).ok_or(DropReason::OutboxFull)?;
+            burst.write_next(room);
+            if !self.waiting.push(number, room, &self.settings.limits) {
+                self.counters.drop(DropReason::NoHandshake);
+            }
+        }
+        self.call(number, now, out);
+        Ok(())
+    }
+
+    /// Has what was sealed go, and counts it.
+    fn sent(&mut self, path: &Path, sealed: &Sealed, out: &mut Outbox) {
+        for &bytes in sealed.datagrams() {
+            out.send_marked(path.endpoint, path.ecn, bytes);
+        }
+        let inner = sealed.inner();
+        self.counters.sent.add_all(inner);
+        if let Some(entry) = self.peers.at_mut(path.number) {
+            entry.sent.add_all(inner);
+        }
+        self.keep_time(path.number);
     }
 
     /// Judges a packet from the TUN; the peer that it goes to.
@@ -128,27 +196,6 @@ impl Shard {
             Verdict::Pass => Ok(number),
             Verdict::Drop(reason) => Err(reason),
         }
-    }
-
-    fn seal(
-        &mut self,
-        path: &Path,
-        bytes: &[u8],
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Result<(), DropReason> {
-        let padded = padded_bytes(bytes.len(), path.mtu);
-        let room = out.datagram_room(padded + OVERHEAD_BYTES).ok_or(DropReason::OutboxFull)?;
-        let entry = self.peers.at_mut(path.number).ok_or(DropReason::NoRoute)?;
-        let (packet, padding) = room[HEADER_BYTES..HEADER_BYTES + padded].split_at_mut(bytes.len());
-        packet.copy_from_slice(bytes);
-        padding.fill(0);
-        entry.tunnel.seal(&mut [room], now).ok_or(DropReason::NoHandshake)?;
-        out.send_marked(path.endpoint, path.ecn, padded + OVERHEAD_BYTES);
-        entry.sent.add(bytes.len());
-        self.counters.sent.add(bytes.len());
-        self.keep_time(path.number);
-        Ok(())
     }
 }
 

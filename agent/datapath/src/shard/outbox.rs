@@ -140,6 +140,11 @@ impl Outbox {
         self.datagrams.room(bytes)
     }
 
+    /// Room for several datagrams next to each other, each to be kept by [`send`](Self::send) in turn.
+    pub(super) fn datagram_rooms(&mut self) -> Rooms<'_> {
+        self.datagrams.rooms()
+    }
+
     /// Keeps the first `bytes` of what was just written into the room for a datagram.
     pub(crate) fn send(&mut self, destination: SocketAddr, bytes: usize) {
         self.send_marked(destination, Ecn::NotCapable, bytes);
@@ -159,6 +164,21 @@ impl Outbox {
     /// Keeps the first `bytes` of what was just written into the room for a packet.
     pub(crate) fn deliver(&mut self, bytes: usize) {
         self.packets.keep(bytes);
+    }
+}
+
+/// What room is left for items of one kind, one after the other.
+#[derive(Debug)]
+pub(super) struct Rooms<'a> {
+    bytes: &'a mut [u8],
+    items: usize,
+}
+
+impl<'a> Rooms<'a> {
+    /// Room for the next item; none if there is not as much.
+    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a mut [u8]> {
+        self.items = self.items.checked_sub(1)?;
+        self.bytes.split_off_mut(..bytes)
     }
 }
 
@@ -212,6 +232,11 @@ impl Arena {
             return None;
         }
         self.bytes.get_mut(self.used..self.used + bytes)
+    }
+
+    fn rooms(&mut self) -> Rooms<'_> {
+        let items = ITEMS - self.items.len();
+        Rooms { bytes: &mut self.bytes[self.used..], items }
     }
 
     fn keep(&mut self, bytes: usize) {

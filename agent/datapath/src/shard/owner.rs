@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use partywall_proto::keys::WireguardKey;
 
-use super::Shard;
+use super::{Settings, Shard};
 use crate::packet::Address;
 use crate::tunnel::{HANDSHAKE_MAX_BYTES, Message};
 
@@ -49,9 +49,10 @@ impl Call {
 }
 
 impl Shard {
-    /// The other shard that a datagram belongs to; none if this one is to take it.
-    pub fn owner_of_datagram(&self, datagram: &[u8]) -> Option<u16> {
-        owner_of(datagram, self.settings.shards).filter(|&owner| owner != self.settings.shard)
+    /// Says which other shard a datagram belongs to; none if this one is to take it.
+    pub fn owner_of_datagrams(&self) -> impl Fn(&[u8]) -> Option<u16> + use<> {
+        let Settings { shard, shards, .. } = self.settings;
+        move |datagram| owner_of(datagram, shards).filter(|&owner| owner != shard)
     }
 
     /// The other shard that a packet from the TUN belongs to; none if this one is to take it, be it

@@ -11,3 +11,4 @@ mod refusals;
 mod shards;
 mod status;
 mod timers;
+mod trains;

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use partywall_datapath::RuleTable;
 use partywall_datapath::filter::{Direction, Filter, Party, PeerView, Verdict};
 use partywall_datapath::packet::{self, Packet};
-use partywall_datapath::shard::{Limits, Outbox, Role};
+use partywall_datapath::shard::{Limits, Outbox, Role, Run};
 use partywall_proto::nets::Protocol;
 use partywall_proto::rules::Action;
 
@@ -296,9 +296,13 @@ fn open(bytes: usize) -> Result<Work> {
         far.clear();
         let now = Instant::now();
         (0..PACKETS).for_each(|_| device.handle_packet(&packet, now, &mut near));
+        // As one read brings them.
+        let run = |run: Run<'_>| (run.bytes.to_vec(), run.segment_bytes);
+        let mut trains: Vec<_> = near.runs().map(run).collect();
         meter.each(PACKETS, || {
-            for datagram in near.datagrams() {
-                gateway.handle_datagram(device_at(1), datagram.bytes, now, &mut far);
+            for (bytes, segment_bytes) in &mut trains {
+                let from = device_at(1);
+                gateway.handle_datagrams(from, bytes, *segment_bytes, now, &mut far, |_| {});
             }
         });
         assert_eq!(far.packets().len(), PACKETS);
@@ -314,7 +318,7 @@ fn answer() -> Result<Work> {
         .map(|number| Ok((number, replace(config::device(number, config::allow_all()?)?))))
         .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(move |meter| {
-        let mut calls = Vec::new();
+        let mut calls: Vec<(u32, Vec<u8>)> = Vec::new();
         for (number, update) in &updates {
             let now = Instant::now();
             let mut device = shard(Role::Device, *number, now);
@@ -325,8 +329,9 @@ fn answer() -> Result<Work> {
         out.clear();
         let now = Instant::now();
         meter.each(calls.len(), || {
-            for (number, call) in &calls {
-                gateway.handle_datagram(device_at(*number), call, now, &mut out);
+            for (number, call) in &mut calls {
+                let (from, bytes) = (device_at(*number), call.len());
+                gateway.handle_datagrams(from, call, bytes, now, &mut out, |_| {});
             }
         });
         let answers = out.datagrams().len();

@@ -43,14 +43,9 @@ impl Wire {
         );
         // Call, answer, confirmation.
         for _ in 0..2 {
-            for datagram in from_device.datagrams() {
-                gateway.handle_datagram(device_at(DEVICE), datagram.bytes, now, &mut from_gateway);
-            }
+            carry(&from_device, device_at(DEVICE), &mut gateway, now, &mut from_gateway);
             from_device.clear();
-            for datagram in from_gateway.datagrams() {
-                let from = SocketAddr::from(GATEWAY_AT);
-                device.handle_datagram(from, datagram.bytes, now, &mut from_device);
-            }
+            carry(&from_gateway, GATEWAY_AT.into(), &mut device, now, &mut from_device);
             from_gateway.clear();
         }
         for shard in [&device, &gateway] {
@@ -61,6 +56,14 @@ impl Wire {
         let ends =
             Ends { from: (config::address(DEVICE), 40_000), to: ([10, 1, 0, 10].into(), 5201) };
         Ok(Self { device, gateway, ends })
+    }
+}
+
+/// Carries what one end has to say to the other.
+fn carry(said: &Outbox, from: SocketAddr, to: &mut Shard, now: Instant, out: &mut Outbox) {
+    for datagram in said.datagrams() {
+        let mut bytes = datagram.bytes.to_vec();
+        to.handle_datagrams(from, &mut bytes, datagram.bytes.len(), now, out, |_| {});
     }
 }
 

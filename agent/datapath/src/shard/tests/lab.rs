@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use partywall_proto::overlay::{OverlayConfig, Peer};
 
+use super::super::sealing::Sealing;
 use super::super::*;
 use crate::filter::RuleTable;
 use crate::peers::PeerEntry;
@@ -192,8 +193,8 @@ impl Lab {
         let mut out = Outbox::new();
         let number = self.device.peers.by_agent(&"gateway/gw".parse().unwrap()).unwrap();
         let entry = self.device.peers.at_mut(number).unwrap();
-        seal(entry, packet, self.now, &mut out);
-        out.send(GATEWAY_AT.into(), packet.len() + 32);
+        let sealed = sealed(entry, packet, self.now, &mut out);
+        out.send(GATEWAY_AT.into(), sealed);
         self.settle(true, &out)
     }
 
@@ -202,8 +203,8 @@ impl Lab {
         let mut out = Outbox::new();
         let number = self.gateway.peers.by_agent(&"device/desk-1".parse().unwrap()).unwrap();
         let entry = self.gateway.peers.at_mut(number).unwrap();
-        seal(entry, packet, self.now, &mut out);
-        out.send(DEVICE_AT.into(), packet.len() + 32);
+        let sealed = sealed(entry, packet, self.now, &mut out);
+        out.send(DEVICE_AT.into(), sealed);
         self.settle(false, &out)
     }
 
@@ -243,10 +244,32 @@ impl Lab {
     }
 }
 
-fn seal(entry: &mut PeerEntry, packet: &[u8], now: Instant, out: &mut Outbox) {
-    let room = out.datagram_room(packet.len() + 32).unwrap();
-    room[16..16 + packet.len()].copy_from_slice(packet);
-    entry.tunnel.seal(&mut [room], now).unwrap();
+/// Seals a packet as it is; the size of the datagram, which is in the outbox's room.
+pub(super) fn sealed(
+    entry: &mut PeerEntry,
+    packet: &[u8],
+    now: Instant,
+    out: &mut Outbox,
+) -> usize {
+    let mut sealing = Sealing::new(out.datagram_rooms(), 0);
+    sealing.place(packet.len()).unwrap().copy_from_slice(packet);
+    sealing.seal(&mut entry.tunnel, now).unwrap().datagrams()[0]
+}
+
+impl Shard {
+    /// Takes one datagram, which stays as it is.
+    pub(super) fn handle_datagram(
+        &mut self,
+        from: impl Into<Origin>,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) {
+        let mut buffer = [0; 65_536];
+        let bytes = &mut buffer[..datagram.len()];
+        bytes.copy_from_slice(datagram);
+        self.handle_datagrams(from, bytes, datagram.len(), now, out, |_| panic!("one fits"));
+    }
 }
 
 /// Packets that came out of the TUNs.

@@ -55,8 +55,8 @@ fn a_call_is_let_in_once_by_the_shard_that_it_reaches_and_answered_by_its_owner(
     let answer = out.datagrams().next().unwrap().bytes.to_vec();
     lab.datagram(true, &answer);
     let sealed = lab.wire.pop().unwrap().1;
-    assert_eq!(first.owner_of_datagram(&sealed), Some(1));
-    assert_eq!(owner.owner_of_datagram(&sealed), None);
+    assert_eq!(first.owner_of_datagrams()(&sealed), Some(1));
+    assert_eq!(owner.owner_of_datagrams()(&sealed), None);
     feed(&mut owner, &sealed, lab.now);
     assert!(owner.peer_status(lab.now)[0].handshake_age.is_some());
     assert!(first.peer_status(lab.now).is_empty());

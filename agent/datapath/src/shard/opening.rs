@@ -1,0 +1,171 @@
+//! Data messages, from the UDP socket to the TUN: opened a batch at a time, checked, judged, delivered.
+//!
+//! Packets that nothing tells apart are judged as one, as a burst is that goes the other way; what is
+//! delivered of them is each by itself.
+
+use std::time::Instant;
+
+use partywall_aead::BATCH;
+use partywall_proto::flows::Traffic;
+
+use super::{Origin, Outbox, Role, Shard, check_travel, unreadable};
+use crate::filter::{Direction, DropReason, Verdict};
+use crate::packet::{self, Ecn, Packet};
+use crate::tunnel::{HEADER_BYTES, Message, TunnelError};
+
+/// Datagrams that one tunnel opens at once.
+#[derive(Default)]
+pub(super) struct Sealed<'a> {
+    datagrams: [&'a mut [u8]; BATCH],
+    count: usize,
+}
+
+impl<'a> Sealed<'a> {
+    /// Takes the data messages for the tunnel with this index that `datagrams` begins with, as many as are opened
+    /// at once; each is of `segment_bytes`, but the last of all may be shorter.
+    pub(super) fn take(datagrams: &mut &'a mut [u8], segment_bytes: usize, index: u32) -> Self {
+        let mut taken = Self::default();
+        for place in &mut taken.datagrams {
+            let end = datagrams.len().min(segment_bytes);
+            if Message::read(&datagrams[..end]) != Some(Message::Data(index)) {
+                break;
+            }
+            *place = datagrams.split_off_mut(..end).unwrap_or_default();
+            taken.count += 1;
+        }
+        taken
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Shard {
+    /// Takes data messages for the tunnel of peer `number`.
+    ///
+    /// # Errors
+    /// Why all of them are dropped.
+    pub(super) fn receive_data(
+        &mut self,
+        number: u32,
+        from: Origin,
+        sealed: Sealed<'_>,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let Sealed { mut datagrams, count } = sealed;
+        let datagrams = &mut datagrams[..count];
+        let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
+        let opened = &entry.tunnel.open(datagrams, now)[..count];
+        if opened.iter().any(|opened| matches!(opened, Ok(_) | Err(TunnelError::NotIp))) {
+            entry.heard(from.address);
+        }
+        let mut packets = [None; BATCH];
+        for ((packet, datagram), &opened) in packets.iter_mut().zip(datagrams).zip(opened) {
+            *packet = match opened {
+                Ok(0) => None,
+                Ok(bytes) => self.read_inner(&datagram[HEADER_BYTES..][..bytes]),
+                Err(error) => {
+                    self.counters.drop(unopened(error));
+                    None
+                }
+            };
+        }
+        let mut rest = &packets[..count];
+        while let Some((first, more)) = rest.split_first() {
+            let Some(first) = first else {
+                rest = more;
+                continue;
+            };
+            let alike =
+                |packet: &&Option<Packet<'_>>| packet.is_some_and(|packet| packet.is_like(first));
+            let (run, after) = rest.split_at(1 + more.iter().take_while(alike).count());
+            self.deliver_run(number, run, from.ecn, now, out);
+            rest = after;
+        }
+        self.peer_spoke(number, now, out);
+        Ok(())
+    }
+
+    fn read_inner<'a>(&mut self, bytes: &'a [u8]) -> Option<Packet<'a>> {
+        let packet = packet::parse(bytes);
+        packet.map_err(|error| self.counters.drop(unreadable(error))).ok()
+    }
+
+    /// Delivers packets that nothing tells apart, if the first one may pass.
+    fn deliver_run(
+        &mut self,
+        number: u32,
+        run: &[Option<Packet<'_>>],
+        mark: Ecn,
+        now: Instant,
+        out: &mut Outbox,
+    ) {
+        let judged = self.judge_inner(number, run, now);
+        for packet in run.iter().flatten() {
+            let delivered = judged.and_then(|()| deliver(packet, mark, out));
+            match delivered {
+                Ok(()) => {
+                    self.counters.received.add(packet.bytes.len());
+                    if let Some(entry) = self.peers.at_mut(number) {
+                        entry.received.add(packet.bytes.len());
+                    }
+                }
+                Err(reason) => self.counters.drop(reason),
+            }
+        }
+    }
+
+    /// Judges decrypted packets by the first one.
+    fn judge_inner(
+        &mut self,
+        number: u32,
+        run: &[Option<Packet<'_>>],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let Some(Some(packet)) = run.first() else { return Ok(()) };
+        check_travel(packet.source, packet.destination)?;
+        // Cryptokey routing: the peer speaks for the addresses that are routed to it, and no others.
+        if self.peers.by_address(packet.source) != Some(number) {
+            return Err(DropReason::WrongSource);
+        }
+        if self.settings.role == Role::Device {
+            let frame = self.frame.as_ref().ok_or(DropReason::NoConfig)?;
+            if !frame.addresses.contains(&packet.destination) {
+                return Err(DropReason::WrongDestination);
+            }
+        }
+        let entry = self.peers.at(number).ok_or(DropReason::UnknownIndex)?;
+        let bytes = run.iter().flatten().map(|packet| packet.bytes.len() as u64).sum();
+        let load = Traffic { packets: run.len() as u64, bytes };
+        match self.filter.verdict_for(load, Direction::OutOfTunnel, packet, &entry.view(), now) {
+            Verdict::Pass => Ok(()),
+            Verdict::Drop(reason) => Err(reason),
+        }
+    }
+}
+
+/// Has a packet go to the TUN, with the mark of congestion that the outer header had (RFC 6040 §4.2).
+fn deliver(packet: &Packet<'_>, mark: Ecn, out: &mut Outbox) -> Result<(), DropReason> {
+    let inner = Ecn::of(packet.bytes);
+    let after = Ecn::after_tunnel(inner, mark).ok_or(DropReason::CongestionUnheard)?;
+    let room = out.packet_room(packet.bytes.len()).ok_or(DropReason::OutboxFull)?;
+    room.copy_from_slice(packet.bytes);
+    if after != inner {
+        after.write(room);
+    }
+    out.deliver(packet.bytes.len());
+    Ok(())
+}
+
+pub(super) fn unopened(error: TunnelError) -> DropReason {
+    match error {
+        TunnelError::Handshake => DropReason::BadHandshake,
+        TunnelError::NoKeys => DropReason::NoKeys,
+        TunnelError::Replayed => DropReason::Replayed,
+        TunnelError::Unauthentic => DropReason::Unauthentic,
+        TunnelError::NotIp => DropReason::Malformed,
+    }
+}
