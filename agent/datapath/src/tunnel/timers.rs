@@ -2,7 +2,7 @@
 //!
 //! What happens leaves a stamp, and what is due follows from the stamps when somebody looks. Whoever keeps
 //! the deadline was told it once; something that makes another thing due *sooner* than that says so
-//! ([`sooner`](Timers::sooner)), and nothing else does, so that a packet costs no timer operation.
+//! ([`hasten`](Timers::hasten)), and nothing else does, so that a packet costs no timer operation.
 
 use std::time::{Duration, Instant};
 
