@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, ensure};
 use partywall_datapath::RuleTable;
@@ -72,8 +72,9 @@ fn carry(said: &Outbox, from: SocketAddr, to: &mut Shard, now: Instant, out: &mu
 pub(super) fn shard(role: Role, number: u32, now: Instant) -> Shard {
     let limits = Limits { handshakes_per_s: u64::from(u32::MAX), ..Limits::for_role(role) };
     let private_key = PrivateKey::from(config::private_key(number));
-    // What the wall clock says makes no difference, but that it is always the same one.
-    let wall_clock = WallClock { read_at: now, since_epoch: Duration::from_secs(1_700_000_000) };
+    // The true one, or a device that is made anew would seem to repeat its first call.
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall_clock = WallClock { read_at: now, since_epoch };
     Shard::new(Settings { shard: 0, shards: 1, role, private_key, wall_clock, limits }, now)
 }
 
