@@ -20,6 +20,7 @@ mod tests;
 mod train;
 mod tun;
 mod udp;
+mod watch;
 mod worker;
 
 pub use error::DataPlaneError;

@@ -2,9 +2,8 @@
 //! and carries packets between them.
 //!
 //! This is the hot path. Nothing here allocates per packet, nor locks but where it must be handed over, or a
-//! gateway's flow begins or ends,
-//! and nothing waits but the one `poll`. Each turn takes at most one batch from either side, so that
-//! neither starves the other, the inbox or the timer.
+//! gateway's flow begins or ends, and a turn waits once, before it begins. Each turn takes at most one batch
+//! from either side, so that neither starves the other, the inbox or the timer.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +11,6 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use partywall_datapath::shard::{Explanation, Outbox, Query, Shard, Update};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::oneshot;
 
 use crate::dataplane::alarm::Alarm;
@@ -25,6 +23,7 @@ use crate::dataplane::report::Part;
 use crate::dataplane::train::Train;
 use crate::dataplane::tun::TunInlet;
 use crate::dataplane::udp::Inlet;
+use crate::dataplane::watch::{Ready, Watch, Watched};
 
 /// Reads of the TUN in one turn. Each yields one packet, or one super-packet; with the latter a turn
 /// ends when the outbox was full.
@@ -78,13 +77,6 @@ struct Desk {
     is_busy: bool,
 }
 
-/// What `poll` found.
-struct Ready {
-    wake: bool,
-    udp: bool,
-    tun: bool,
-}
-
 impl Worker {
     /// Carries packets until told to stop.
     ///
@@ -99,8 +91,9 @@ impl Worker {
             losses: Losses::default(),
             is_busy: false,
         };
+        let watch = self.watch().map_err(WorkerError::Wait)?;
         loop {
-            let ready = self.wait().map_err(WorkerError::Wait)?;
+            let ready = self.wait(&watch).map_err(WorkerError::Wait)?;
             let now = Instant::now();
             if ready.wake && self.take_commands(&mut desk, now) == Turn::Last {
                 return Ok(());
@@ -123,32 +116,28 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self) -> io::Result<Ready> {
+    fn watch(&self) -> io::Result<Watch> {
+        let Ports { tun, reads_tun, udp, .. } = &self.ports;
+        Watch::over(&Watched {
+            wake: self.wake.as_fd(),
+            udp: udp.as_fd(),
+            tun: tun.as_fd(),
+            reads_tun: *reads_tun,
+            alarm: self.alarm.as_fd(),
+        })
+    }
+
+    fn wait(&mut self, watch: &Watch) -> io::Result<Ready> {
         self.alarm.set(self.shard.poll_timeout())?;
-        let Ports { tun, reads_tun, udp, hand_over } = &self.ports;
-        let may_wait = hand_over.as_ref().is_none_or(HandOver::may_wait);
-        let timeout = (!may_wait).then(Timespec::default);
-        // A TUN that another worker reads is watched all the same: it may go away.
-        let tun_events = if *reads_tun { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(udp.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(tun.as_fd(), tun_events),
-            PollFd::from_borrowed_fd(self.alarm.as_fd(), PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(refused) => return Err(refused.into()),
-        }
+        let hand_over = &self.ports.hand_over;
+        let ready = watch.wait(hand_over.as_ref().is_none_or(HandOver::may_wait))?;
         if let Some(hand_over) = hand_over {
             hand_over.awake();
         }
-        // An error condition counts as ready: the read that follows says what is wrong.
-        let [wake, udp, tun, alarm] = fds.map(|fd| !fd.revents().is_empty());
-        if alarm {
+        if ready.alarm {
             self.alarm.heard();
         }
-        Ok(Ready { wake, udp, tun })
+        Ok(ready)
     }
 
     fn take_commands(&mut self, desk: &mut Desk, now: Instant) -> Turn {
