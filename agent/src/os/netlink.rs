@@ -66,6 +66,10 @@ impl Netlink {
                 let message = LinkUnspec::new_with_index(link).mtu(u32::from(*mtu)).build();
                 handle.link().set(message).execute().await
             }
+            Step::LinkQueue(packets) => {
+                let message = LinkUnspec::new_with_index(link).txqueuelen(*packets).build();
+                handle.link().set(message).execute().await
+            }
             Step::AddressAdd(address, length) => {
                 handle.address().add(link, *address, *length).execute().await
             }
@@ -101,11 +105,14 @@ impl Netlink {
             index,
             up: message.header.flags.contains(LinkFlags::Up),
             mtu: 0,
+            queue: 0,
             addresses: BTreeSet::new(),
         };
         for attribute in &message.attributes {
             if let LinkAttribute::Mtu(mtu) = attribute {
                 link.mtu = *mtu;
+            } else if let LinkAttribute::TxQueueLen(packets) = attribute {
+                link.queue = *packets;
             }
         }
         let mut addresses = self.handle.address().get().set_link_index_filter(index).execute();
@@ -181,7 +188,7 @@ fn is_done_already(step: &Step, code: i32) -> bool {
             matches!(code, libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV)
         }
         Step::AddressAdd(..) | Step::RouteAdd(_) | Step::RuleAdd(_) => code == libc::EEXIST,
-        Step::LinkMtu(_) | Step::LinkUp => false,
+        Step::LinkMtu(_) | Step::LinkQueue(_) | Step::LinkUp => false,
     }
 }
 
@@ -192,6 +199,7 @@ fn in_words(step: &Step) -> String {
         Step::AddressDel(address, _) => format!("remove the address {address}"),
         Step::LinkDown => "take the tunnel's interface down".to_owned(),
         Step::LinkMtu(mtu) => format!("set the tunnel's MTU to {mtu}"),
+        Step::LinkQueue(packets) => format!("have the tunnel's queue keep {packets} packets"),
         Step::AddressAdd(address, _) => format!("add the address {address}"),
         Step::LinkUp => "bring the tunnel's interface up".to_owned(),
         Step::RouteAdd(route) => format!("add the route to {}", route.prefix),

@@ -112,6 +112,9 @@ impl System {
         let link = current.link.as_ref().map_or(0, |link| link.index);
         for step in steps {
             effort.take(netlink.carry_out(step, link).await)?;
+            if let Step::LinkQueue(packets) = step {
+                tracing::info!(packets, "each queue of the tunnel's interface keeps so many");
+            }
         }
         Ok(())
     }
