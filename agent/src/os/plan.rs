@@ -180,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_as_the_kernel_makes_it_is_set_before_it_goes_up() {
+        let desired = Desired::for_config(&device_config("split"), "tun0", None);
+        let made = CurrentLink { index: 9, mtu: 1500, queue: 500, ..CurrentLink::default() };
+        let current = Current { ipv6: true, link: Some(made), ..Current::default() };
+        let add = plan(&current, &desired).add;
+        assert_eq!(add[..2], [Step::LinkMtu(1380), Step::LinkQueue(1000)]);
+        let up = add.iter().position(|step| *step == Step::LinkUp);
+        let first_route = add.iter().position(|step| matches!(step, Step::RouteAdd(_)));
+        assert!(up.is_some() && up < first_route);
+    }
+
+    #[test]
     fn what_is_as_it_should_be_needs_no_step() {
         for desired in all() {
             assert_eq!(plan(&applied(&desired), &desired), Plan::default());
