@@ -155,9 +155,10 @@ impl Segments {
         let Layout { upper, transport, payload: header_bytes } = self.layout;
         let end = bytes.len().min(self.next + self.segment_bytes);
         let is_last = end == bytes.len();
+        let sum = self.layout.pseudo_header(bytes, segment.len() - transport);
         let (headers, payload) = segment.split_at_mut(header_bytes);
+        let sum = sum.and_copied(&bytes[self.next..end], payload);
         headers.copy_from_slice(&bytes[..header_bytes]);
-        payload.copy_from_slice(&bytes[self.next..end]);
         let total = segment.len();
         if segment[0] >> 4 == 4 {
             // Each segment is a packet of its own (RFC 791 §3.2; so does the kernel's inet_gso_segment).
@@ -185,7 +186,7 @@ impl Segments {
         }
         let at = upper.checksum_at();
         above[at..at + 2].fill(0);
-        let sum = self.layout.pseudo_header(bytes, above.len()).and(above);
+        let sum = sum.and(&above[..header_bytes - transport]);
         above[at..at + 2].copy_from_slice(&present(sum.checksum(), upper).to_be_bytes());
         self.next = end;
         self.taken = self.taken.wrapping_add(1);

@@ -32,6 +32,7 @@ const CWR: u8 = 0x80;
 pub struct Batch<'a> {
     bytes: &'a [u8],
     items: &'a [Range<usize>],
+    sums: &'a [Option<Sum>],
 }
 
 impl<'a> Batch<'a> {
@@ -40,7 +41,12 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// Later, if an item is not within `bytes`.
     pub fn new(bytes: &'a [u8], items: &'a [Range<usize>]) -> Self {
-        Self { bytes, items }
+        Self { bytes, items, sums: &[] }
+    }
+
+    /// The same, with the sum of each packet where it is known.
+    pub(crate) fn with_sums(self, sums: &'a [Option<Sum>]) -> Self {
+        Self { sums, ..self }
     }
 
     /// How many there are.
@@ -61,6 +67,18 @@ impl<'a> Batch<'a> {
 
     fn at(&self, item: u32) -> &'a [u8] {
         &self.bytes[self.items[item as usize].clone()]
+    }
+
+    /// Whether the checksums of an item with this layout are there and right.
+    fn checksums_hold(&self, item: u32, layout: &Layout) -> bool {
+        let packet = self.at(item);
+        let (headers, above) = packet.split_at(layout.transport);
+        let ip = Sum::of(headers);
+        let above = match self.sums.get(item as usize) {
+            Some(Some(whole)) => whole.without(ip),
+            Some(None) | None => Sum::of(above),
+        };
+        (packet[0] >> 4 == 6 || ip.holds()) && layout.checksum_holds(packet, above)
     }
 }
 
@@ -255,8 +273,8 @@ impl Group {
             return Append::Apart;
         }
         // Merged, it gets a checksum that is right. So it must be right before.
-        self.is_checked = self.is_checked || checksums_hold(layout, first);
-        if !self.is_checked || !checksums_hold(layout, packet) {
+        self.is_checked = self.is_checked || batch.checksums_hold(self.first, layout);
+        if !self.is_checked || !batch.checksums_hold(item, layout) {
             return Append::Apart;
         }
         self.count += 1;
@@ -315,11 +333,6 @@ fn flags(layout: &Layout, packet: &[u8]) -> u8 {
 /// IPv4's identification; IPv6 has none outside fragments.
 fn identification(packet: &[u8]) -> u16 {
     if packet[0] >> 4 == 4 { u16::from_be_bytes([packet[4], packet[5]]) } else { 0 }
-}
-
-fn checksums_hold(layout: &Layout, packet: &[u8]) -> bool {
-    (packet[0] >> 4 == 6 || Sum::of(&packet[..layout.transport]).holds())
-        && layout.checksum_holds(packet)
 }
 
 /// What goes to the TUN in one write: one packet, or several of one flow.

@@ -95,13 +95,14 @@ impl Layout {
         pseudo_header(&headers[addresses], self.upper.protocol(), bytes)
     }
 
-    /// Whether the transport checksum of `packet`, which has this layout, is there and right.
-    pub(super) fn checksum_holds(&self, packet: &[u8]) -> bool {
+    /// Whether the transport checksum of `packet`, which has this layout, is there and right. `sum` is that of
+    /// all that is above IP.
+    pub(super) fn checksum_holds(&self, packet: &[u8], sum: Sum) -> bool {
         let above = &packet[self.transport..];
         let at = self.upper.checksum_at();
         // A UDP checksum of zero is none (RFC 768).
         let given = self.upper == Upper::Tcp || above[at..at + 2] != [0, 0];
-        given && self.pseudo_header(packet, above.len()).and(above).holds()
+        given && sum.and_sum(self.pseudo_header(packet, above.len())).holds()
     }
 
     /// Whether two packets with this layout differ in nothing that a merged packet has only once:

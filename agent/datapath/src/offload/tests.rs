@@ -81,7 +81,7 @@ impl Made {
     }
 }
 
-/// What each write to the TUN would carry.
+/// What each write to the TUN would carry, whether or not sums are known.
 fn writes(packets: &[Vec<u8>], merging: Merging) -> Vec<(usize, Vec<u8>)> {
     let mut arena = Vec::new();
     let mut items: Vec<Range<usize>> = Vec::new();
@@ -89,8 +89,17 @@ fn writes(packets: &[Vec<u8>], merging: Merging) -> Vec<(usize, Vec<u8>)> {
         items.push(arena.len()..arena.len() + packet.len());
         arena.extend(packet);
     }
-    let mut coalescer = Coalescer::new(merging, packets.len());
-    let gathered = coalescer.gather(Batch::new(&arena, &items));
+    let batch = Batch::new(&arena, &items);
+    let sums = packets.iter().enumerate().map(|(at, packet)| (at % 3 < 2).then(|| Sum::of(packet)));
+    let sums: Vec<_> = sums.collect();
+    let writes = written(batch, merging);
+    assert_eq!(written(batch.with_sums(&sums), merging), writes);
+    writes
+}
+
+fn written(batch: Batch<'_>, merging: Merging) -> Vec<(usize, Vec<u8>)> {
+    let mut coalescer = Coalescer::new(merging, batch.len());
+    let gathered = coalescer.gather(batch);
     gathered
         .map(|gathered| {
             let mut bytes = gathered.headers().to_vec();

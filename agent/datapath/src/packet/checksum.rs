@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071): summed wide, folded once.
 //!
 //! A sum is kept in the machine's own byte order, which RFC 1071 §2(B) allows; only [`Sum::fold`]
-//! turns it around. Every part but the last must have an even length.
+//! turns it around. Every part must begin at an even place of what is summed; their order makes no difference.
 
 /// A running ones' complement sum of 16-bit words.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,23 +15,51 @@ impl Sum {
 
     /// This sum and that of `bytes`.
     pub(crate) fn and(self, bytes: &[u8]) -> Self {
-        // Eight lanes that do not depend on each other keep a vector unit busy. A lane holds the sum
-        // of 2^32 words before it wraps, and no packet is a millionth of that.
-        let mut lanes = [0_u64; 8];
-        let blocks = bytes.chunks_exact(32);
-        let rest = blocks.remainder();
-        for block in blocks {
-            for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-                *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-            }
+        let mut lanes = Lanes::default();
+        let (blocks, rest) = bytes.as_chunks();
+        blocks.iter().for_each(|block| lanes.add(block));
+        self.and_lanes(lanes).and_rest(rest)
+    }
+
+    /// This sum and that of `from`, which is copied to `to` on the way: one look at each byte where two would be
+    /// as dear as the sum.
+    ///
+    /// # Panics
+    /// If they are not of one size.
+    pub(crate) fn and_copied(self, from: &[u8], to: &mut [u8]) -> Self {
+        assert_eq!(from.len(), to.len(), "a copy is as large as what it is of");
+        let mut lanes = Lanes::default();
+        let ((blocks, rest), (places, last)) = (from.as_chunks(), to.as_chunks_mut());
+        for (block, place) in blocks.iter().zip(places) {
+            *place = *block;
+            lanes.add(block);
         }
-        let mut sum: u64 = lanes.iter().sum();
-        let words = rest.chunks_exact(2);
-        if let [last] = words.remainder() {
-            sum += u64::from(u16::from_ne_bytes([*last, 0]));
-        }
-        sum += words.map(|word| u64::from(u16::from_ne_bytes([word[0], word[1]]))).sum::<u64>();
-        Self(self.0 + sum)
+        last.copy_from_slice(rest);
+        self.and_lanes(lanes).and_rest(rest)
+    }
+
+    fn and_lanes(self, lanes: Lanes) -> Self {
+        Self(self.0 + lanes.0.iter().sum::<u64>())
+    }
+
+    /// This sum and that of less than a block.
+    fn and_rest(self, rest: &[u8]) -> Self {
+        let (words, last) = rest.as_chunks();
+        let last = last.first().map_or(0, |&byte| u64::from(u16::from_ne_bytes([byte, 0])));
+        let sum: u64 = words.iter().map(|&word| u64::from(u16::from_ne_bytes(word))).sum();
+        Self(self.0 + sum + last)
+    }
+
+    /// This sum and another.
+    pub(crate) fn and_sum(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// This sum without that of a part.
+    pub(crate) fn without(self, part: Self) -> Self {
+        // A number and its complement are all ones together, which is zero here. The fold of the part turns its
+        // bytes around, and `to_be` back again.
+        Self(self.0 + u64::from((!part.fold()).to_be()))
     }
 
     /// This sum and one more word, as a header field holds it.
@@ -56,6 +84,20 @@ impl Sum {
     /// Whether this, taken over a header's checksum field too, says that nothing was altered.
     pub(crate) fn holds(self) -> bool {
         self.fold() == 0xffff
+    }
+}
+
+/// Eight sums that do not depend on each other keep a vector unit busy. Each holds that of 2^32 words before it
+/// wraps, and no packet is a millionth of that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lanes([u64; 8]);
+
+impl Lanes {
+    #[inline]
+    fn add(&mut self, block: &[u8; 32]) {
+        for (lane, &word) in self.0.iter_mut().zip(block.as_chunks().0) {
+            *lane += u64::from(u32::from_ne_bytes(word));
+        }
     }
 }
 
@@ -99,6 +141,13 @@ mod tests {
             let cut = (cut.min(bytes.len())) & !1;
             let parts = Sum::of(&bytes[..cut]).and(&bytes[cut..]);
             prop_assert_eq!(parts.fold(), reference(&bytes));
+            let mut copy = vec![0; bytes.len() - cut];
+            let copied = Sum::of(&bytes[..cut]).and_copied(&bytes[cut..], &mut copy);
+            prop_assert_eq!(copied.fold(), reference(&bytes));
+            prop_assert_eq!(&copy, &bytes[cut..]);
+            let both = parts.and_word(0x1234);
+            // Either zero says that nothing is left.
+            prop_assert_eq!(both.without(parts).fold() % 0xffff, 0x1234);
         }
 
         #[test]

@@ -10,6 +10,7 @@ use partywall_proto::flows::Traffic;
 
 use super::{Origin, Outbox, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
+use crate::packet::checksum::Sum;
 use crate::packet::{self, Ecn, Packet};
 use crate::tunnel::{HEADER_BYTES, Message, TunnelError};
 
@@ -152,11 +153,11 @@ fn deliver(packet: &Packet<'_>, mark: Ecn, out: &mut Outbox) -> Result<(), DropR
     let inner = Ecn::of(packet.bytes);
     let after = Ecn::after_tunnel(inner, mark).ok_or(DropReason::CongestionUnheard)?;
     let room = out.packet_room(packet.bytes.len()).ok_or(DropReason::OutboxFull)?;
-    room.copy_from_slice(packet.bytes);
+    let sum = Sum::default().and_copied(packet.bytes, room);
     if after != inner {
         after.write(room);
     }
-    out.deliver(packet.bytes.len());
+    out.deliver_summed(packet.bytes.len(), (after == inner).then_some(sum));
     Ok(())
 }
 

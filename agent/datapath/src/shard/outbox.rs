@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::Call;
 use crate::offload::Batch;
 use crate::packet::Ecn;
+use crate::packet::checksum::Sum;
 
 /// The largest item: a full IPv4 packet, its padding, and WireGuard's header and tag.
 const ITEM_MAX_BYTES: usize = 65_535 + 16 + 32;
@@ -61,6 +62,8 @@ pub struct Outbox {
     /// Of each datagram, where it goes and what it says of congestion.
     headings: Vec<(SocketAddr, Ecn)>,
     packets: Arena,
+    /// Of each packet, its sum where it is known.
+    sums: Vec<Option<Sum>>,
     calls: Vec<Call>,
 }
 
@@ -77,8 +80,9 @@ impl Outbox {
     /// An empty outbox, with all the memory that it will ever have.
     pub fn new() -> Self {
         let headings = Vec::with_capacity(ITEMS);
+        let sums = Vec::with_capacity(ITEMS);
         let calls = Vec::with_capacity(CALLS);
-        Self { datagrams: Arena::new(), headings, packets: Arena::new(), calls }
+        Self { datagrams: Arena::new(), headings, packets: Arena::new(), sums, calls }
     }
 
     /// Whether the next call to the shard might not find room: flush and clear first.
@@ -96,6 +100,7 @@ impl Outbox {
         self.datagrams.clear();
         self.headings.clear();
         self.packets.clear();
+        self.sums.clear();
         self.calls.clear();
     }
 
@@ -122,7 +127,7 @@ impl Outbox {
 
     /// The packets for the TUN, in order.
     pub fn packets(&self) -> Batch<'_> {
-        Batch::new(&self.packets.bytes, &self.packets.items)
+        Batch::new(&self.packets.bytes, &self.packets.items).with_sums(&self.sums)
     }
 
     /// Calls that this shard let in and other shards are to answer.
@@ -163,7 +168,13 @@ impl Outbox {
 
     /// Keeps the first `bytes` of what was just written into the room for a packet.
     pub(crate) fn deliver(&mut self, bytes: usize) {
+        self.deliver_summed(bytes, None);
+    }
+
+    /// The same, with the sum of all of the packet where it is known.
+    pub(super) fn deliver_summed(&mut self, bytes: usize, sum: Option<Sum>) {
         self.packets.keep(bytes);
+        self.sums.push(sum);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::lab::*;
+use super::trains::train;
 use crate::offload::{Burst, Coalescer, Gathered, Merging};
 use crate::packet::Ecn;
 use crate::packet::checksum::{Sum, pseudo_header};
@@ -101,6 +102,45 @@ fn what_a_burst_says_of_congestion_is_on_every_datagram_and_a_mark_comes_through
     let marks: Vec<_> = far.packets().packets().map(Ecn::of).collect();
     assert_eq!(marks, [Ecn::Capable0, Ecn::Congested, Ecn::Capable0]);
     assert!(far.packets().packets().all(|packet| Sum::of(&packet[..20]).holds()));
+}
+
+/// A query with its checksum right; over IPv4 not to be fragmented, so that its identification says nothing.
+fn query(from: &str, to: &str) -> Vec<u8> {
+    let mut query = packet(from, to, &udp(5000, 53, 100));
+    let (addresses, above) = if query[0] >> 4 == 4 { (12..20, 20) } else { (8..40, 40) };
+    let sum = pseudo_header(&query[addresses], 17, 108).and(&query[above..]);
+    query[above + 6..above + 8].copy_from_slice(&sum.checksum().to_be_bytes());
+    if above == 20 {
+        query[6] = 0x40;
+        query[10..12].fill(0);
+        let checksum = Sum::of(&query[..20]).checksum();
+        query[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
+    Ecn::Capable0.write(&mut query);
+    query
+}
+
+#[test]
+fn what_arrives_together_is_written_together_but_for_a_checksum_that_is_wrong() {
+    for (from, to) in [(DEVICE, SERVER), (DEVICE_V6, SERVER_V6)] {
+        let mut lab = Lab::connected();
+        let mut far = Outbox::new();
+        let mut writes = |packets: &[Vec<u8>], ecn| {
+            far.clear();
+            let (mut bytes, segment_bytes) = train(&mut lab, packets);
+            let from = Origin { address: DEVICE_AT.into(), ecn };
+            let (gateway, now) = (&mut lab.gateway, lab.now);
+            gateway.handle_datagrams(from, &mut bytes, segment_bytes, now, &mut far, |_| {});
+            let mut coalescer = Coalescer::new(Merging { tcp: true, udp: true }, Outbox::ITEMS);
+            coalescer.gather(far.packets()).map(|gathered| gathered.count()).collect::<Vec<_>>()
+        };
+        let mut packets = vec![query(from, to); 6];
+        assert_eq!(writes(&packets, Ecn::Capable0), [6]);
+        // The mark is written into each packet on arrival.
+        assert_eq!(writes(&packets, Ecn::Congested), [6]);
+        packets[2][60] ^= 1;
+        assert_eq!(writes(&packets, Ecn::Capable0), [2, 1, 3]);
+    }
 }
 
 #[test]

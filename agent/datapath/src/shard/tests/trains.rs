@@ -6,7 +6,7 @@ use crate::filter::Happening;
 use crate::testing::*;
 
 /// Datagrams of one size, one after the other, sealed as by a device that has no filter.
-fn train(lab: &mut Lab, packets: &[Vec<u8>]) -> (Vec<u8>, usize) {
+pub(super) fn train(lab: &mut Lab, packets: &[Vec<u8>]) -> (Vec<u8>, usize) {
     let number = lab.device.peers.by_agent(&"gateway/gw".parse().unwrap()).unwrap();
     let mut bytes = Vec::new();
     for packet in packets {
