@@ -21,6 +21,12 @@ fn with_room(message: &[u8]) -> Vec<u8> {
     [message, &[0xa5; TAG_BYTES]].concat()
 }
 
+/// A message whose ciphertext has no bit that is zero.
+fn sealed_to_ones(key: &Key, counter: u64, length: usize) -> Vec<u8> {
+    let keystream = alone(key, counter, &vec![0; length]);
+    keystream[..length].iter().map(|byte| !byte).collect()
+}
+
 proptest! {
     #[test]
     fn a_batch_is_sealed_as_each_packet_is_alone_and_opens_but_where_a_bit_has_changed(
@@ -64,6 +70,34 @@ fn every_length_around_the_ends_of_blocks_is_sealed_as_it_is_alone() {
         key.seal(&mut batch(&counters, &mut packets));
         for ((counter, length), packet) in counters.into_iter().zip(lengths).zip(packets) {
             assert_eq!(packet, alone(&key, counter, &bytes[..length]), "{length} of {longest}");
+        }
+    }
+}
+
+/// Limbs are then as large as they can be, and the packets begin in different chunks.
+#[test]
+fn ciphertexts_of_ones_and_of_unequal_lengths_are_sealed_and_opened_as_they_are_alone() {
+    let key = Key::new(&[7; KEY_BYTES]);
+    let cases = (0..=BATCH).flat_map(|count| (0..=130).map(move |longest| (count, longest)));
+    for (count, longest) in cases {
+        let counters: Vec<_> = (0..count as u64).collect();
+        let lengths = (0..count).map(|at| longest - 11 * at % (longest + 1));
+        let messages: Vec<_> = counters
+            .iter()
+            .zip(lengths)
+            .map(|(&at, length)| sealed_to_ones(&key, at, length))
+            .collect();
+        let mut packets: Vec<_> = messages.iter().map(|message| with_room(message)).collect();
+        key.seal(&mut batch(&counters, &mut packets));
+        let sealed = packets.clone();
+        let authentic = key.open(&mut batch(&counters, &mut packets));
+        for (at, message) in messages.iter().enumerate() {
+            let case = format!("{at} of {count}, the longest of {longest} bytes");
+            let (ones, tag) = sealed[at].split_at(message.len());
+            assert!(ones.iter().all(|&byte| byte == 0xff), "{case}");
+            assert_eq!(sealed[at], alone(&key, counters[at], message), "{case}");
+            assert!(authentic.is(at), "{case}");
+            assert_eq!(packets[at], [message, tag].concat(), "{case}");
         }
     }
 }

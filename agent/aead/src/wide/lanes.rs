@@ -1,7 +1,9 @@
 //! Between memory and registers of 512 bits.
 #![expect(unsafe_code, reason = "the only loads and stores that there are take pointers")]
 
-use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512};
+use std::arch::x86_64::{
+    __m512i, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_shuffle_i32x4, _mm512_storeu_si512,
+};
 
 /// A register with these bytes.
 #[target_feature(enable = "avx512f")]
@@ -25,6 +27,21 @@ pub(super) fn load_32(lanes: &[u32; 16]) -> __m512i {
 pub(super) fn load_64(lanes: &[u64; 8]) -> __m512i {
     // SAFETY: as above.
     unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+}
+
+/// A register with the 64 bytes that begin there, and zeros where there are none, before the first and
+/// behind the last.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(super) fn load_part(bytes: &[u8], at: isize) -> __m512i {
+    // SAFETY: what is not of the slice has no bit set, and is not read.
+    unsafe { _mm512_maskz_loadu_epi8(within(bytes, at), bytes.as_ptr().wrapping_offset(at).cast()) }
+}
+
+/// A bit for each of the 64 places from there on that is one of the slice.
+fn within(bytes: &[u8], at: isize) -> u64 {
+    let places_from = |place: isize| u64::MAX.checked_shl(place.clamp(0, 64) as u32).unwrap_or(0);
+    places_from(-at) & !places_from(bytes.len() as isize - at)
 }
 
 /// Writes a register's bytes.

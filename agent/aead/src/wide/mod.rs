@@ -6,9 +6,10 @@
 
 mod chacha;
 mod lanes;
+mod limbs;
 mod poly;
 
-use std::arch::x86_64::_mm512_xor_si512;
+use std::arch::x86_64::{__m512i, _mm512_xor_si512};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -19,16 +20,16 @@ use chacha::{BLOCK_BYTES, LANES, Places};
 /// Fewer are sealed sooner one by one: most of the lanes would be idle.
 pub(crate) const PIECES_MIN: usize = 4;
 
-/// A block of keystream.
-type Block = [u8; BLOCK_BYTES];
-
 /// A key for this processor.
 pub(crate) struct Key(Zeroizing<[u32; 8]>);
 
 impl Key {
     /// None if this processor is not wide enough.
     pub(crate) fn new(key: &[u8; KEY_BYTES]) -> Option<Self> {
-        let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
+        let able = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512ifma")
+            && is_x86_feature_detected!("avx512vbmi2");
         let mut words = Zeroizing::new([0; 8]);
         for (word, bytes) in words.iter_mut().zip(key.as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
@@ -55,7 +56,7 @@ impl Key {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 fn seal(key: &[u32; 8], pieces: &mut [Piece<'_>]) {
     let one_time = one_time_keys(key, pieces);
     apply_keystream(key, pieces, u16::MAX);
@@ -66,7 +67,7 @@ fn seal(key: &[u32; 8], pieces: &mut [Piece<'_>]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 fn open(key: &[u32; 8], pieces: &mut [Piece<'_>]) -> u16 {
     let one_time = one_time_keys(key, pieces);
     let tags = poly::tags(&one_time, pieces);
@@ -80,18 +81,14 @@ fn open(key: &[u32; 8], pieces: &mut [Piece<'_>]) -> u16 {
     authentic
 }
 
-/// Poly1305's key for each piece: how its block 0 begins (RFC 8439 §2.6).
+/// Each piece's block 0, the first half of which is its key for Poly1305 (RFC 8439 §2.6).
 #[target_feature(enable = "avx512f")]
-fn one_time_keys(key: &[u32; 8], pieces: &[Piece<'_>]) -> [Block; BATCH] {
+fn one_time_keys(key: &[u32; 8], pieces: &[Piece<'_>]) -> [__m512i; BATCH] {
     let mut places = Places::default();
     for (at, piece) in pieces.iter().enumerate() {
         places.set(at, piece.counter, 0);
     }
-    let mut keys = [[0; BLOCK_BYTES]; BATCH];
-    for (key, block) in keys.iter_mut().zip(chacha::blocks(key, &places)) {
-        lanes::store(block, key);
-    }
-    keys
+    chacha::blocks(key, &places)
 }
 
 /// Encrypts or decrypts the messages of those pieces whose bits are set: as many blocks at once as there

@@ -1,19 +1,17 @@
 //! Poly1305 (RFC 8439 §2.5) of many packets, one in each 64-bit lane.
 //!
-//! A number modulo 2^130 − 5 is kept in limbs of 44, 44 and 42 bits, so that the processor's multiplication of
-//! 52 bits has room for sums and carries can wait for the end of a block. Between blocks a limb may have
-//! a few bits more; [`Sums::tags`] brings them in order.
+//! Packets end together. Before a shorter one come zeros, without the bit that is put behind a block, so that
+//! its sum stays zero until it begins.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpgt_epu64_mask, _mm512_madd52hi_epu64,
-    _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_or_si512, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi64,
+    __m512i, _mm512_and_si512, _mm512_cmpge_epi64_mask, _mm512_mask_add_epi64, _mm512_or_si512,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 use std::array;
 
-use super::lanes::{load, load_64, store_64, turn_quarters};
-use super::{Block, message_bytes};
+use super::lanes::{load, load_64, load_part, store_64, turn_quarters};
+use super::limbs::{BEHIND_BLOCK, Factor, Limbs, Products, Words, limbs, reduced, sum};
+use super::message_bytes;
 use crate::{BATCH, Piece, TAG_BYTES};
 
 /// Packets of a group: the lanes of a register.
@@ -22,87 +20,70 @@ const LANES: usize = 8;
 const CHUNK_BYTES: usize = 64;
 const CHUNK_BLOCKS: usize = CHUNK_BYTES / TAG_BYTES;
 
-const LIMB_BITS: u32 = 44;
-const TOP_LIMB_BITS: u32 = 42;
-const LIMB: u64 = (1 << LIMB_BITS) - 1;
-const TOP_LIMB: u64 = (1 << TOP_LIMB_BITS) - 1;
-/// The bit that is put behind each block of 128 bits, in the top limb.
-const BEHIND_BLOCK: u64 = 1 << (128 - 2 * LIMB_BITS);
-/// What a one time key's first half is masked with (RFC 8439 §2.5.1).
-const CLAMP: u128 = 0x0fff_fffc_0fff_fffc_0fff_fffc_0fff_ffff;
+/// What the words of a one time key's first half are masked with (RFC 8439 §2.5.1).
+const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
-/// The tag of each piece's message, with no associated data (RFC 8439 §2.8).
-#[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn tags(one_time: &[Block; BATCH], pieces: &[Piece<'_>]) -> [[u8; TAG_BYTES]; BATCH] {
+/// The tag of each piece's message, with no associated data (RFC 8439 §2.8). Its one time key is the first
+/// half of its register.
+#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
+pub(super) fn tags(one_time: &[__m512i; BATCH], pieces: &[Piece<'_>]) -> [[u8; TAG_BYTES]; BATCH] {
     // Two groups side by side: while one waits for its products, the other goes on.
     if pieces.len() > LANES { groups::<2>(one_time, pieces) } else { groups::<1>(one_time, pieces) }
 }
 
-#[target_feature(enable = "avx512f,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 fn groups<const GROUPS: usize>(
-    one_time: &[Block; BATCH],
+    one_time: &[__m512i; BATCH],
     pieces: &[Piece<'_>],
 ) -> [[u8; TAG_BYTES]; BATCH] {
     let mut tags = [[0; TAG_BYTES]; BATCH];
-    let Some(last) = pieces.len().checked_sub(1) else { return tags };
+    let Some(last_piece) = pieces.len().checked_sub(1) else { return tags };
     // A lane without a piece does again what another one does.
     let messages: [[&[u8]; LANES]; GROUPS] = array::from_fn(|group| {
         array::from_fn(|lane| {
-            let piece = &pieces[(group * LANES + lane).min(last)];
+            let piece = &pieces[(group * LANES + lane).min(last_piece)];
             &piece.bytes[..message_bytes(piece)]
         })
     });
-    let keys = one_time.as_chunks::<LANES>().0;
+    let chunks = messages.as_flattened().iter().map(|message| blocks(message)).max();
+    let chunks = chunks.unwrap_or(1).div_ceil(CHUNK_BLOCKS);
+    let groups = messages.map(|messages| Group::new(messages, chunks));
     let mut sums = [Sums::none(); GROUPS];
-    for (sums, keys) in sums.iter_mut().zip(keys) {
-        *sums = Sums::new(keys);
+    for (sums, keys) in sums.iter_mut().zip(one_time.as_chunks::<LANES>().0) {
+        *sums = Sums::new(*keys);
     }
-    let lengths = || messages.iter().flatten().map(|message| message.len());
-    let whole = lengths().min().unwrap_or(0) / CHUNK_BYTES;
-    let all = lengths().max().unwrap_or(0).div_ceil(TAG_BYTES) + 1;
-    for chunk in 0..whole {
-        for (sums, messages) in sums.iter_mut().zip(&messages) {
-            sums.add_chunk(&messages.map(|message| &message.as_chunks().0[chunk]));
+    let whole = groups.iter().map(Group::whole_from).max().unwrap_or(0);
+    // The last one has the lengths.
+    let last = chunks - 1;
+    for chunk in 0..whole.min(last) {
+        for (sums, group) in sums.iter_mut().zip(&groups) {
+            sums.add_part(group, chunk, false);
         }
     }
-    for chunk in whole..all.div_ceil(CHUNK_BLOCKS) {
-        for (sums, messages) in sums.iter_mut().zip(&messages) {
-            let chunks = messages.map(|message| last_chunk(message, chunk));
-            let blocks = messages.map(|message| message.len().div_ceil(TAG_BYTES) + 1);
-            sums.add_last_chunk(
-                &chunks.each_ref(),
-                &blocks.map(|blocks| blocks.saturating_sub(chunk * CHUNK_BLOCKS) as u64),
-            );
+    let bodies = groups.each_ref().map(|group| group.body(whole));
+    for chunk in 0..last.saturating_sub(whole) {
+        for (sums, bodies) in sums.iter_mut().zip(&bodies) {
+            sums.add_whole(&bodies.map(|body| &body[chunk]));
         }
     }
-    for ((tags, sums), keys) in tags.as_chunks_mut::<LANES>().0.iter_mut().zip(sums).zip(keys) {
-        *tags = sums.tags(keys);
+    for ((tags, sums), group) in
+        tags.as_chunks_mut::<LANES>().0.iter_mut().zip(&mut sums).zip(&groups)
+    {
+        sums.add_part(group, last, true);
+        *tags = sums.tags();
     }
     tags
 }
 
-/// A chunk of what is authenticated: the message, padded to whole blocks, and its length.
-fn last_chunk(message: &[u8], chunk: usize) -> [u8; CHUNK_BYTES] {
-    let mut bytes = [0; CHUNK_BYTES];
-    let start = chunk * CHUNK_BYTES;
-    if let Some(rest) = message.get(start..) {
-        let count = rest.len().min(CHUNK_BYTES);
-        bytes[..count].copy_from_slice(&rest[..count]);
-    }
-    // Behind the length of the associated data, which is zero.
-    let length_at = message.len().next_multiple_of(TAG_BYTES) + 8;
-    if let Some(room) = length_at.checked_sub(start).and_then(|at| bytes.get_mut(at..at + 8)) {
-        room.copy_from_slice(&(message.len() as u64).to_le_bytes());
-    }
-    bytes
+/// How many a message has, padded to whole ones, with that of its length.
+fn blocks(message: &[u8]) -> usize {
+    message.len().div_ceil(TAG_BYTES) + 1
 }
 
-/// Of a chunk of each packet, the low and the high word of each block, with a packet in each lane.
+/// Of a chunk of each packet, the words of each block, with a packet in each lane.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn words(chunks: &[&[u8; CHUNK_BYTES]; LANES]) -> [[__m512i; 2]; CHUNK_BLOCKS] {
-    let [a, b, c, d] = [load(chunks[0]), load(chunks[1]), load(chunks[2]), load(chunks[3])];
-    let [e, f, g, h] = [load(chunks[4]), load(chunks[5]), load(chunks[6]), load(chunks[7])];
+fn words([a, b, c, d, e, f, g, h]: [__m512i; LANES]) -> [Words; CHUNK_BLOCKS] {
     let low = turn_quarters([
         _mm512_unpacklo_epi64(a, b),
         _mm512_unpacklo_epi64(c, d),
@@ -118,157 +99,127 @@ fn words(chunks: &[&[u8; CHUNK_BYTES]; LANES]) -> [[__m512i; 2]; CHUNK_BLOCKS] {
     [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
 }
 
+/// What the lanes of a group are to take in.
+struct Group<'a> {
+    messages: [&'a [u8]; LANES],
+    /// How many bytes behind the beginning of the first chunk each message begins.
+    starts: [usize; LANES],
+}
+
+impl<'a> Group<'a> {
+    /// The longest message of all groups has so many chunks.
+    fn new(messages: [&'a [u8]; LANES], chunks: usize) -> Self {
+        let starts = messages.map(|message| chunks * CHUNK_BYTES - blocks(message) * TAG_BYTES);
+        Self { messages, starts }
+    }
+
+    /// The first chunk before which all of them have begun.
+    fn whole_from(&self) -> usize {
+        self.starts.iter().max().map_or(0, |start| start.div_ceil(CHUNK_BYTES))
+    }
+
+    /// The whole chunks of each message from this one on.
+    fn body(&self, chunk: usize) -> [&'a [[u8; CHUNK_BYTES]]; LANES] {
+        array::from_fn(|lane| {
+            let rest = self.messages[lane].get(chunk * CHUNK_BYTES - self.starts[lane]..);
+            rest.unwrap_or_default().as_chunks().0
+        })
+    }
+}
+
 /// What a group's packets have come to so far.
 #[derive(Debug, Clone, Copy)]
 struct Sums {
-    sum: [__m512i; 3],
-    /// The factor, and 20 times its upper limbs: what overflows 132 bits counts 20-fold, as 2^132 is 4 × 5.
-    factor: [__m512i; 3],
-    folded: [__m512i; 2],
+    sum: Limbs,
+    /// The key's first half, to the powers from 4 to 1.
+    powers: [Factor; CHUNK_BLOCKS],
+    /// The key's second half.
+    end: Words,
 }
 
 impl Sums {
     #[target_feature(enable = "avx512f")]
     fn none() -> Self {
-        let zero = _mm512_setzero_si512();
-        Self { sum: [zero; 3], factor: [zero; 3], folded: [zero; 2] }
+        let zero = [_mm512_setzero_si512(); 3];
+        Self { sum: zero, powers: [Factor::new(zero); CHUNK_BLOCKS], end: [zero[0]; 2] }
     }
 
-    #[target_feature(enable = "avx512f")]
-    fn new(keys: &[Block; LANES]) -> Self {
-        let factors = keys.map(|key| half(&key, 0) & CLAMP);
-        let limb = |at: u32| factors.map(|factor| (factor >> (at * LIMB_BITS)) as u64 & LIMB);
-        let folded = |at: u32| limb(at).map(|limb| 20 * limb);
+    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+    fn new(keys: [__m512i; LANES]) -> Self {
+        let [[low, high], end, ..] = words(keys);
+        let [clamp_low, clamp_high] = CLAMP.map(|word| _mm512_set1_epi64(word.cast_signed()));
+        let first = limbs([_mm512_and_si512(low, clamp_low), _mm512_and_si512(high, clamp_high)]);
+        let factor = Factor::new(first);
+        let second = Products::none().and(first, &factor).carried();
+        let square = Factor::new(second);
+        let third = Products::none().and(first, &square).carried();
+        let fourth = Products::none().and(second, &square).carried();
         Self {
-            factor: [load_64(&limb(0)), load_64(&limb(1)), load_64(&limb(2))],
-            folded: [load_64(&folded(1)), load_64(&folded(2))],
-            ..Self::none()
+            sum: [_mm512_setzero_si512(); 3],
+            powers: [Factor::new(fourth), Factor::new(third), square, factor],
+            end,
         }
     }
 
-    /// Takes in a chunk of each packet.
-    #[target_feature(enable = "avx512f,avx512ifma")]
+    /// Takes in a chunk of each message.
+    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
     #[inline]
-    fn add_chunk(&mut self, chunks: &[&[u8; CHUNK_BYTES]; LANES]) {
-        for [low, high] in words(chunks) {
-            self.add(low, high);
-        }
-    }
-
-    /// Takes in so many blocks of each packet's chunk.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn add_last_chunk(&mut self, chunks: &[&[u8; CHUNK_BYTES]; LANES], blocks: &[u64; LANES]) {
-        for (at, [low, high]) in words(chunks).into_iter().enumerate() {
-            let before = self.sum;
-            self.add(low, high);
-            let more = _mm512_cmpgt_epu64_mask(load_64(blocks), _mm512_set1_epi64(at as i64));
-            for (sum, before) in self.sum.iter_mut().zip(before) {
-                *sum = _mm512_mask_mov_epi64(before, more, *sum);
-            }
-        }
-    }
-
-    /// Takes in a block of each packet: adds it and multiplies.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn add(&mut self, low: __m512i, high: __m512i) {
-        let limb = _mm512_set1_epi64(LIMB.cast_signed());
-        let top_limb = _mm512_set1_epi64(TOP_LIMB.cast_signed());
+    fn add_whole(&mut self, chunks: &[&[u8; CHUNK_BYTES]; LANES]) {
+        let [a, b, c, d, e, f, g, h] = *chunks;
+        let words = words([load(a), load(b), load(c), load(d), load(e), load(f), load(g), load(h)]);
         let behind = _mm512_set1_epi64(BEHIND_BLOCK.cast_signed());
-        let across = _mm512_or_si512(_mm512_srli_epi64::<44>(low), _mm512_slli_epi64::<20>(high));
-        let [a, b, c] = self.sum;
-        let a = _mm512_add_epi64(a, _mm512_and_si512(low, limb));
-        let b = _mm512_add_epi64(b, _mm512_and_si512(across, limb));
-        let c = _mm512_add_epi64(c, _mm512_or_si512(_mm512_srli_epi64::<24>(high), behind));
+        self.add(words.map(|words| {
+            let [a, b, c] = limbs(words);
+            [a, b, _mm512_or_si512(c, behind)]
+        }));
+    }
 
-        let [r0, r1, r2] = self.factor;
-        let [s1, s2] = self.folded;
-        let [low_0, high_0] = products([(a, r0), (c, s1), (b, s2)]);
-        let [low_1, high_1] = products([(a, r1), (c, s2), (b, r0)]);
-        let [low_2, high_2] = products([(a, r2), (c, r0), (b, r1)]);
+    /// Takes in a chunk before or in which a message may begin or end; the last one has their lengths.
+    #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
+    fn add_part(&mut self, group: &Group<'_>, chunk: usize, last: bool) {
+        let mut chunks = [_mm512_setzero_si512(); LANES];
+        let mut ats = [0; LANES];
+        for lane in 0..LANES {
+            let at = (chunk * CHUNK_BYTES) as isize - group.starts[lane] as isize;
+            chunks[lane] = load_part(group.messages[lane], at);
+            ats[lane] = at as u64;
+        }
+        let mut words = words(chunks);
+        if last {
+            // Behind the length of the associated data, which is zero.
+            words[CHUNK_BLOCKS - 1][1] =
+                load_64(&group.messages.map(|message| message.len() as u64));
+        }
+        let ats = load_64(&ats);
+        let behind = _mm512_set1_epi64(BEHIND_BLOCK.cast_signed());
+        let mut blocks = [self.sum; CHUNK_BLOCKS];
+        for (at, (block, words)) in blocks.iter_mut().zip(words).enumerate() {
+            let first = _mm512_set1_epi64(-((at * TAG_BYTES) as i64));
+            let begun = _mm512_cmpge_epi64_mask(ats, first);
+            let [a, b, c] = limbs(words);
+            *block = [a, b, _mm512_mask_add_epi64(c, begun, c, behind)];
+        }
+        self.add(blocks);
+    }
 
-        // A product's upper part counts 2^52, which is 2^8 of the next limb, or 2^10 above the top one.
-        let carried =
-            _mm512_add_epi64(_mm512_slli_epi64::<8>(high_0), _mm512_srli_epi64::<44>(low_0));
-        let low_1 = _mm512_add_epi64(low_1, carried);
-        let carried =
-            _mm512_add_epi64(_mm512_slli_epi64::<8>(high_1), _mm512_srli_epi64::<44>(low_1));
-        let low_2 = _mm512_add_epi64(low_2, carried);
-        let over =
-            _mm512_add_epi64(_mm512_slli_epi64::<10>(high_2), _mm512_srli_epi64::<42>(low_2));
-        let over = _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over));
-        let low_0 = _mm512_add_epi64(_mm512_and_si512(low_0, limb), over);
-        self.sum = [
-            _mm512_and_si512(low_0, limb),
-            _mm512_add_epi64(_mm512_and_si512(low_1, limb), _mm512_srli_epi64::<44>(low_0)),
-            _mm512_and_si512(low_2, top_limb),
-        ];
+    /// Takes in four blocks of each packet with one reduction. The one that the sum is added to comes last:
+    /// the others do not wait for it.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn add(&mut self, [a, b, c, d]: [Limbs; CHUNK_BLOCKS]) {
+        let [power_4, power_3, power_2, power_1] = &self.powers;
+        let products = Products::none().and(d, power_1).and(c, power_2).and(b, power_3);
+        self.sum = products.and(sum(self.sum, a), power_4).carried();
     }
 
     /// Each packet's tag: the sum, fully reduced, and the second half of its key added.
     #[target_feature(enable = "avx512f")]
-    fn tags(&self, keys: &[Block; LANES]) -> [[u8; TAG_BYTES]; LANES] {
-        let limbs = [store_64(self.sum[0]), store_64(self.sum[1]), store_64(self.sum[2])];
+    fn tags(&self) -> [[u8; TAG_BYTES]; LANES] {
+        let [a, b, c] = [store_64(self.sum[0]), store_64(self.sum[1]), store_64(self.sum[2])];
+        let [low, high] = [store_64(self.end[0]), store_64(self.end[1])];
         array::from_fn(|lane| {
-            let limbs = limbs.map(|limb| limb[lane]);
-            reduced(limbs).wrapping_add(half(&keys[lane], 1)).to_le_bytes()
+            let end = u128::from(low[lane]) | u128::from(high[lane]) << 64;
+            reduced([a[lane], b[lane], c[lane]]).wrapping_add(end).to_le_bytes()
         })
-    }
-}
-
-/// The low and the high 52 bits of the products' sum.
-#[target_feature(enable = "avx512f,avx512ifma")]
-#[inline]
-fn products(factors: [(__m512i, __m512i); 3]) -> [__m512i; 2] {
-    let mut low = _mm512_setzero_si512();
-    let mut high = _mm512_setzero_si512();
-    for (a, b) in factors {
-        low = _mm512_madd52lo_epu64(low, a, b);
-        high = _mm512_madd52hi_epu64(high, a, b);
-    }
-    [low, high]
-}
-
-/// The first or the second half of a one time key.
-fn half(key: &Block, at: usize) -> u128 {
-    u128::from_le_bytes(key.as_chunks().0[at])
-}
-
-/// The low 128 bits of a number modulo 2^130 − 5.
-fn reduced([a, b, c]: [u64; 3]) -> u128 {
-    let (b, a) = (b + (a >> LIMB_BITS), a & LIMB);
-    let (c, b) = (c + (b >> LIMB_BITS), b & LIMB);
-    let (a, c) = (a + 5 * (c >> TOP_LIMB_BITS), c & TOP_LIMB);
-    let (b, a) = (b + (a >> LIMB_BITS), a & LIMB);
-    let (c, b) = (c + (b >> LIMB_BITS), b & LIMB);
-    // It may still be 2^130 − 5 or a little more: then 5 more go over the top.
-    let up = (a + 5) >> LIMB_BITS;
-    let up = (b + up) >> LIMB_BITS;
-    let over = (c + up) >> TOP_LIMB_BITS;
-    let number = u128::from(a) | u128::from(b) << LIMB_BITS | u128::from(c) << (2 * LIMB_BITS);
-    number.wrapping_add(u128::from(5 * over))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Sums near the prime are as good as never met with random keys (RFC 8439 appendix A.3 tests them with keys
-    /// that no ChaCha20 key leads to).
-    #[test]
-    fn sums_are_reduced_fully_at_the_edges_of_the_prime() {
-        let cases = [
-            ([LIMB - 5, LIMB, TOP_LIMB], u128::MAX - 5),
-            // The prime itself, and a little more.
-            ([LIMB - 4, LIMB, TOP_LIMB], 0),
-            ([LIMB - 3, LIMB, TOP_LIMB], 1),
-            ([LIMB, LIMB, TOP_LIMB], 4),
-            // A limb may have a few bits more.
-            ([LIMB, LIMB + 1, TOP_LIMB], 4 + (1 << LIMB_BITS)),
-            ([0, 0, TOP_LIMB + 1], 5),
-        ];
-        for (limbs, expected) in cases {
-            assert_eq!(reduced(limbs), expected, "{limbs:?}");
-        }
     }
 }
