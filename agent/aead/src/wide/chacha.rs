@@ -1,9 +1,9 @@
 //! ChaCha20 (RFC 8439 §2.3): one block in each 32-bit lane.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_rol_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-    _mm512_xor_si512,
+    __m512i, _mm512_add_epi32, _mm512_mask_add_epi32, _mm512_mask_set1_epi32, _mm512_rol_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::lanes::{load_32, turn_quarters};
@@ -15,23 +15,36 @@ pub(super) const LANES: usize = 16;
 
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+const LANE_NUMBERS: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 /// Of two rounds each.
 const DOUBLE_ROUNDS: usize = 10;
 
 /// Which block each lane makes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Places {
-    numbers: [u32; LANES],
-    counters: [[u32; LANES]; 2],
+    numbers: __m512i,
+    counters: [__m512i; 2],
 }
 
 impl Places {
-    /// Has a lane make the block with this number of the packet with this counter as its nonce.
+    #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn set(&mut self, lane: usize, counter: u64, number: u32) {
-        self.numbers[lane] = number;
-        self.counters[0][lane] = counter as u32;
-        self.counters[1][lane] = (counter >> 32) as u32;
+    pub(super) fn none() -> Self {
+        let zero = _mm512_setzero_si512();
+        Self { numbers: zero, counters: [zero; 2] }
+    }
+
+    /// Has this lane and those behind it make the blocks from this number on of the packet with this
+    /// counter as its nonce.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn set_from(&mut self, lane: usize, counter: u64, number: u32) {
+        let lanes = u16::MAX << lane;
+        let ahead = _mm512_set1_epi32(number.wrapping_sub(lane as u32).cast_signed());
+        self.numbers = _mm512_mask_add_epi32(self.numbers, lanes, load_32(&LANE_NUMBERS), ahead);
+        for (words, shift) in self.counters.iter_mut().zip([0, 32]) {
+            *words = _mm512_mask_set1_epi32(*words, lanes, (counter >> shift) as i32);
+        }
     }
 }
 
@@ -42,10 +55,9 @@ pub(super) fn blocks(key: &[u32; 8], places: &Places) -> [__m512i; LANES] {
     for (row, &word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
         *row = _mm512_set1_epi32(word.cast_signed());
     }
-    first[12] = load_32(&places.numbers);
+    first[12] = places.numbers;
     // The nonce's first word is zero.
-    first[14] = load_32(&places.counters[0]);
-    first[15] = load_32(&places.counters[1]);
+    [first[14], first[15]] = places.counters;
     let mut rows = first;
     for _ in 0..DOUBLE_ROUNDS {
         rows = double_round(rows);

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "the only loads and stores that there are take pointers")]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_shuffle_i32x4, _mm512_storeu_si512,
+    __m512i, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
+    _mm512_shuffle_i32x4, _mm512_storeu_si512,
 };
 
 /// A register with these bytes.
@@ -60,6 +61,14 @@ pub(super) fn store_64(register: __m512i) -> [u64; 8] {
     // SAFETY: as above.
     unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), register) }
     lanes
+}
+
+/// Writes as many of a register's bytes as there is room for.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(super) fn store_part(register: __m512i, bytes: &mut [u8]) {
+    // SAFETY: what is not of the slice has no bit set, and is not written.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), within(bytes, 0), register) }
 }
 
 /// Four registers as a square of quarters of 128 bits, with rows and columns exchanged.

@@ -16,8 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::{BATCH, KEY_BYTES, Piece, TAG_BYTES, split};
 use chacha::{BLOCK_BYTES, LANES, Places};
+use lanes::{load, load_part, store, store_part};
 
-/// Fewer are sealed sooner one by one: most of the lanes would be idle.
+/// Fewer, if they are short, are sealed sooner one by one: most of the lanes would be idle.
 pub(crate) const PIECES_MIN: usize = 4;
 
 /// A key for this processor.
@@ -84,59 +85,66 @@ fn open(key: &[u32; 8], pieces: &mut [Piece<'_>]) -> u16 {
 /// Each piece's block 0, the first half of which is its key for Poly1305 (RFC 8439 §2.6).
 #[target_feature(enable = "avx512f")]
 fn one_time_keys(key: &[u32; 8], pieces: &[Piece<'_>]) -> [__m512i; BATCH] {
-    let mut places = Places::default();
+    let mut places = Places::none();
     for (at, piece) in pieces.iter().enumerate() {
-        places.set(at, piece.counter, 0);
+        places.set_from(at, piece.counter, 0);
     }
     chacha::blocks(key, &places)
 }
 
 /// Encrypts or decrypts the messages of those pieces whose bits are set: as many blocks at once as there
 /// are lanes, whichever pieces they belong to.
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn apply_keystream(key: &[u32; 8], pieces: &mut [Piece<'_>], wanted: u16) {
-    let mut places = Places::default();
-    let mut filled = [Target::default(); LANES];
+    let mut places = Places::none();
+    let mut runs = [Run::default(); LANES];
     let mut count = 0;
+    let mut lane = 0;
     for at in (0..pieces.len()).filter(|at| wanted & (1 << at) != 0) {
-        let Piece { counter, ref bytes } = pieces[at];
-        let blocks = (bytes.len() - TAG_BYTES).div_ceil(BLOCK_BYTES);
-        // Block 0 made the key for the tag.
-        for number in 1..=blocks as u32 {
-            places.set(count, counter, number);
-            filled[count] = Target { piece: at, start: (number as usize - 1) * BLOCK_BYTES };
+        let blocks = message_bytes(&pieces[at]).div_ceil(BLOCK_BYTES);
+        let mut done = 0;
+        while done < blocks {
+            // Block 0 made the key for the tag.
+            places.set_from(lane, pieces[at].counter, 1 + done as u32);
+            let lanes = (blocks - done).min(LANES - lane);
+            runs[count] = Run { lane, lanes, piece: at, start: done * BLOCK_BYTES };
             count += 1;
-            if count == LANES {
-                apply_blocks(key, &places, &filled, pieces);
-                count = 0;
+            done += lanes;
+            lane += lanes;
+            if lane == LANES {
+                apply_blocks(key, &places, &runs[..count], pieces);
+                (count, lane) = (0, 0);
             }
         }
     }
     if count > 0 {
-        apply_blocks(key, &places, &filled[..count], pieces);
+        apply_blocks(key, &places, &runs[..count], pieces);
     }
 }
 
-/// What a block of keystream is for.
+/// What the blocks of neighbouring lanes are for.
 #[derive(Debug, Clone, Copy, Default)]
-struct Target {
+struct Run {
+    /// The first lane, and how many there are.
+    lane: usize,
+    lanes: usize,
     piece: usize,
-    /// Where in the message.
+    /// Where in its message.
     start: usize,
 }
 
-#[target_feature(enable = "avx512f")]
-fn apply_blocks(key: &[u32; 8], places: &Places, targets: &[Target], pieces: &mut [Piece<'_>]) {
+#[target_feature(enable = "avx512f,avx512bw")]
+fn apply_blocks(key: &[u32; 8], places: &Places, runs: &[Run], pieces: &mut [Piece<'_>]) {
     let blocks = chacha::blocks(key, places);
-    for (target, block) in targets.iter().zip(&blocks) {
-        let (message, _) = split(pieces[target.piece].bytes);
-        let rest = &mut message[target.start..];
-        if let Some(whole) = rest.first_chunk_mut::<BLOCK_BYTES>() {
-            lanes::store(_mm512_xor_si512(lanes::load(whole), *block), whole);
-        } else {
-            let mut keystream = [0; BLOCK_BYTES];
-            lanes::store(*block, &mut keystream);
-            rest.iter_mut().zip(keystream).for_each(|(byte, key)| *byte ^= key);
+    for run in runs {
+        let blocks = &blocks[run.lane..][..run.lanes];
+        let (message, _) = split(pieces[run.piece].bytes);
+        let (whole, part) = message[run.start..].as_chunks_mut::<BLOCK_BYTES>();
+        if let Some(block) = blocks.get(whole.len()) {
+            store_part(_mm512_xor_si512(load_part(part, 0), *block), part);
+        }
+        for (bytes, block) in whole.iter_mut().zip(blocks) {
+            store(_mm512_xor_si512(load(bytes), *block), bytes);
         }
     }
 }
