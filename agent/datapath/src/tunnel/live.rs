@@ -133,7 +133,7 @@ impl Live {
         let (local, counter) = read_data(datagram).ok_or(TunnelError::NoKeys)?;
         let place = self.sessions.place_of(local).ok_or(TunnelError::NoKeys)?;
         let session = self.sessions.at(place).ok_or(TunnelError::NoKeys)?;
-        if !session.takes(counter, now) {
+        if !session.can_open(now) {
             return Err(TunnelError::NoKeys);
         }
         if session.is_new(counter) { Ok((place, counter)) } else { Err(TunnelError::Replayed) }
@@ -167,7 +167,7 @@ impl Live {
             results[at] = if !authentic.is(piece) {
                 Err(TunnelError::Unauthentic)
             } else if !session.mark(counter) {
-                // Twice in this batch.
+                // Twice in this batch, or beyond the last counter that there is.
                 Err(TunnelError::Replayed)
             } else {
                 heard = true;

@@ -95,9 +95,9 @@ impl Session {
         Some(())
     }
 
-    /// Whether a message with this counter may be opened.
-    pub(super) fn takes(&self, counter: u64, now: Instant) -> bool {
-        counter < REJECT_AFTER_MESSAGES && now < self.ends_at()
+    /// Whether it can open messages.
+    pub(super) fn can_open(&self, now: Instant) -> bool {
+        now < self.ends_at()
     }
 
     /// Whether it has not opened a message with this counter, as far as can be told.
@@ -105,9 +105,10 @@ impl Session {
         self.window.is_new(counter)
     }
 
-    /// Marks a message that was opened; false if it was opened before.
+    /// Marks a message that was opened; false if it was opened before, or has a counter that nobody may
+    /// use.
     pub(super) fn mark(&mut self, counter: u64) -> bool {
-        self.window.mark(counter)
+        counter < REJECT_AFTER_MESSAGES && self.window.mark(counter)
     }
 
     /// What messages to this end are sealed with.
@@ -151,17 +152,17 @@ mod tests {
         assert!(!seals(&mut session, 4, now), "a batch is sealed as a whole or not at all");
         assert!(seals(&mut session, 3, now));
         assert!(!session.can_seal(now) && !seals(&mut session, 1, now));
-        assert!(session.takes(REJECT_AFTER_MESSAGES - 1, now));
-        assert!(!session.takes(REJECT_AFTER_MESSAGES, now));
+        assert!(!session.mark(REJECT_AFTER_MESSAGES) && session.mark(0));
+        assert!(session.mark(REJECT_AFTER_MESSAGES - 1));
     }
 
     #[test]
     fn a_session_ends_after_three_minutes_for_both_directions() {
         let mut session = session(false);
         let last = session.agreed_at() + Duration::from_millis(179_999);
-        assert!(seals(&mut session, 1, last) && session.takes(7, last));
+        assert!(seals(&mut session, 1, last) && session.can_open(last));
         let end = session.ends_at();
-        assert!(!session.can_seal(end) && !seals(&mut session, 1, end) && !session.takes(7, end));
+        assert!(!session.can_seal(end) && !seals(&mut session, 1, end) && !session.can_open(end));
     }
 
     #[test]
