@@ -4,14 +4,27 @@
 //! A ping that is lost has no time. It is counted, and shown beside the times: a tunnel that loses what is
 //! late would look fast otherwise.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use super::row::percentile;
-use crate::lab::Host;
+use crate::lab::{Host, within};
 
 /// Twenty milliseconds' worth of a voice call is one packet; this is four times as often, and still far
 /// apart for a tunnel that is idle.
 const INTERVAL_S: &str = "0.005";
+
+/// Enough for two handshakes that were lost: each is repeated after 5 s (WireGuard's `REKEY_TIMEOUT`).
+const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Pings `server` until it answers, so that no handshake falls into what is measured.
+pub(super) fn until_answered(host: &Host, server: &str) -> Result<()> {
+    within(&format!("{server} answers a ping"), ANSWERED_WITHIN, || {
+        host.ok(&["ping", "-n", "-c", "1", "-W", "1", server]).map(Some)
+    })?;
+    Ok(())
+}
 
 /// What came of a number of pings.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::bare::{Bare, cipher_s_per_gb};
 use super::iperf::Target;
 use super::machine::undisturbed;
 use super::metric::Metric;
-use super::ping::Pings;
+use super::ping::{self, Pings};
 use super::rival::{BORINGTUN, GOTATUN, WIREGUARD_GO};
 use super::row::median;
 use super::side::Side;
@@ -77,6 +77,9 @@ pub fn throughput(rounds: usize, parts: &[Part], mut told: impl FnMut(&str)) -> 
         sides.push(("partywall", partywall(RULES)?));
         for rival in [&BORINGTUN, &GOTATUN, &WIREGUARD_GO] {
             let side = Side::rival(&topology, rival).with_context(|| rival.name.to_owned())?;
+            // gotatun 0.10.2 never comes up if its first packet comes a minute after its start.
+            ping::until_answered(side.device(), &target.address)
+                .with_context(|| rival.name.to_owned())?;
             sides.push((rival.name, side));
         }
     }
@@ -128,6 +131,8 @@ fn many_rules(
 fn turn(side: &mut Side, target: &Target, parts: &[Part], figures: &mut Figures) -> Result<()> {
     let mut add = |metric, figure| figures.entry(metric).or_default().push(figure);
     let mut worst: f64 = 0.0;
+    // Its last turn may be minutes ago, and so may its keys.
+    ping::until_answered(side.device(), &target.address)?;
     if parts.contains(&Part::RoundTrip) {
         let idle = || Pings::send(side.device(), &target.address, IDLE_PINGS, 0);
         let idle = noting(&mut worst, undisturbed(idle)?);
