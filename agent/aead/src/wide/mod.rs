@@ -18,7 +18,7 @@ use crate::{BATCH, KEY_BYTES, Piece, TAG_BYTES, split};
 use chacha::{BLOCK_BYTES, LANES, Places};
 use lanes::{load, load_part, store, store_part};
 
-/// Fewer, if they are short, are sealed sooner one by one: most of the lanes would be idle.
+/// Fewer are sealed one by one: most of the lanes would be idle, and short ones take longer so.
 pub(crate) const PIECES_MIN: usize = 4;
 
 /// A key for this processor.
