@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use partywall_datapath::shard::Outbox;
 use partywall_proto::ids::SessionId;
 use partywall_proto::nets::Prefix;
 use partywall_proto::overlay::{OverlayConfig, Role, TunnelMode};
@@ -39,6 +40,8 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) mtu: u16,
+    /// The longest super-packet that the kernel makes for it, in packets; as the kernel has it, if none.
+    pub(super) segments: Option<u32>,
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
@@ -56,7 +59,13 @@ impl Desired {
         controller: Option<SocketAddr>,
     ) -> Self {
         let addresses: BTreeSet<IpAddr> = config.interface.addresses.iter().copied().collect();
-        let link = Link { mtu: config.interface.mtu, addresses };
+        let mtu = config.interface.mtu;
+        let segments = match &config.role {
+            Role::Device { .. } => Some(Outbox::run_packets(mtu) as u32),
+            // What comes from elsewhere is as long as it is, and longer ones would be taken apart by the kernel.
+            Role::Gateway { .. } => None,
+        };
+        let link = Link { mtu, segments, addresses };
         match &config.role {
             Role::Device { session, tunnel, prefixes, dns, lan } => {
                 let through_peers = config.peers.iter().flat_map(|peer| &peer.allowed_ips);

@@ -70,6 +70,11 @@ impl Netlink {
                 let message = LinkUnspec::new_with_index(link).txqueuelen(*packets).build();
                 handle.link().set(message).execute().await
             }
+            Step::LinkSegments(segments) => {
+                let segments = LinkAttribute::GsoMaxSegs(*segments);
+                let message = LinkUnspec::new_with_index(link).append_extra_attribute(segments);
+                handle.link().set(message.build()).execute().await
+            }
             Step::AddressAdd(address, length) => {
                 handle.address().add(link, *address, *length).execute().await
             }
@@ -106,6 +111,7 @@ impl Netlink {
             up: message.header.flags.contains(LinkFlags::Up),
             mtu: 0,
             queue: 0,
+            segments: 0,
             addresses: BTreeSet::new(),
         };
         for attribute in &message.attributes {
@@ -113,6 +119,8 @@ impl Netlink {
                 link.mtu = *mtu;
             } else if let LinkAttribute::TxQueueLen(packets) = attribute {
                 link.queue = *packets;
+            } else if let LinkAttribute::GsoMaxSegs(segments) = attribute {
+                link.segments = *segments;
             }
         }
         let mut addresses = self.handle.address().get().set_link_index_filter(index).execute();
@@ -188,7 +196,7 @@ fn is_done_already(step: &Step, code: i32) -> bool {
             matches!(code, libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV)
         }
         Step::AddressAdd(..) | Step::RouteAdd(_) | Step::RuleAdd(_) => code == libc::EEXIST,
-        Step::LinkMtu(_) | Step::LinkQueue(_) | Step::LinkUp => false,
+        Step::LinkMtu(_) | Step::LinkQueue(_) | Step::LinkSegments(_) | Step::LinkUp => false,
     }
 }
 
@@ -200,6 +208,7 @@ fn in_words(step: &Step) -> String {
         Step::LinkDown => "take the tunnel's interface down".to_owned(),
         Step::LinkMtu(mtu) => format!("set the tunnel's MTU to {mtu}"),
         Step::LinkQueue(packets) => format!("have the tunnel's queue keep {packets} packets"),
+        Step::LinkSegments(segments) => format!("limit super-packets to {segments} packets"),
         Step::AddressAdd(address, _) => format!("add the address {address}"),
         Step::LinkUp => "bring the tunnel's interface up".to_owned(),
         Step::RouteAdd(route) => format!("add the route to {}", route.prefix),

@@ -13,7 +13,7 @@ use crate::os::dns;
 use crate::os::error::OsError;
 use crate::os::netlink::Netlink;
 use crate::os::nft;
-use crate::os::plan::{Current, Step, plan};
+use crate::os::plan::{Current, QUEUE_PACKETS, Step, plan};
 use crate::os::record::Record;
 use crate::os::resolv_conf::ResolvConf;
 use crate::os::{sockets, sysctl};
@@ -93,6 +93,10 @@ impl System {
             sysctl::prepare_link(&self.options.tun_name)?;
         }
         self.carry_out(&netlink, &current, &plan.add, &mut effort).await?;
+        if plan.add.contains(&Step::LinkUp) {
+            let segments = desired.link.as_ref().and_then(|link| link.segments);
+            tracing::info!(queue_packets = QUEUE_PACKETS, segments, "the tunnel's interface is up");
+        }
         if let Some(names) = &desired.names {
             dns::hold(names, &self.options.tun_name, &self.resolv_conf).await?;
         }
@@ -111,9 +115,11 @@ impl System {
     ) -> Result<(), OsError> {
         let link = current.link.as_ref().map_or(0, |link| link.index);
         for step in steps {
-            effort.take(netlink.carry_out(step, link).await)?;
-            if let Step::LinkQueue(packets) = step {
-                tracing::info!(packets, "each queue of the tunnel's interface keeps so many");
+            match netlink.carry_out(step, link).await {
+                Err(error) if step.is_tuning() => {
+                    tracing::warn!(%error, "the tunnel works all the same, if less fast");
+                }
+                done => effort.take(done)?,
             }
         }
         Ok(())

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use partywall_aead::BATCH;
+
 use super::opening::{Sealed, unopened};
 use super::{Call, Outbox, Shard, canonical};
 use crate::filter::DropReason;
@@ -28,7 +30,7 @@ impl Shard {
         let from = Origin { address: canonical(address), ecn };
         let segment_bytes = segment_bytes.max(1);
         loop {
-            if out.is_full() {
+            if out.is_full_for_packets(bytes.len().min(BATCH * segment_bytes)) {
                 flush(out);
             }
             let end = bytes.len().min(segment_bytes);

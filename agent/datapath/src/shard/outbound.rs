@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use partywall_aead::BATCH;
 use partywall_proto::flows::Traffic;
 
 use super::sealing::{Sealed, Sealing};
@@ -14,6 +15,7 @@ use super::{Outbox, Role, Shard, check_travel, unreadable};
 use crate::filter::{Direction, DropReason, Verdict};
 use crate::offload::Burst;
 use crate::packet::{self, Ecn, Packet};
+use crate::tunnel::{OVERHEAD_BYTES, padded_bytes};
 
 impl Shard {
     /// Takes a packet from the TUN.
@@ -50,8 +52,9 @@ impl Shard {
         };
         // Nobody judged what comes behind its end.
         burst.cut(path.bytes);
-        while burst.remaining() > 0 {
-            if out.is_full() {
+        while let Some(bytes) = burst.next_bytes() {
+            let datagram_bytes = padded_bytes(bytes, path.mtu) + OVERHEAD_BYTES;
+            if out.is_full_for_datagrams(burst.remaining().min(BATCH) * datagram_bytes) {
                 flush(out);
             }
             if let Err(reason) = self.send_batch(&path, burst, now, out) {

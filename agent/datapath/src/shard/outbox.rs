@@ -8,10 +8,13 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use partywall_aead::BATCH;
+
 use super::Call;
 use crate::offload::Batch;
 use crate::packet::Ecn;
 use crate::packet::checksum::Sum;
+use crate::tunnel::OVERHEAD_BYTES;
 
 /// The largest item: a full IPv4 packet, its padding, and WireGuard's header and tag.
 const ITEM_MAX_BYTES: usize = 65_535 + 16 + 32;
@@ -77,6 +80,17 @@ impl Outbox {
     /// How many items of one kind there can be at most.
     pub const ITEMS: usize = 1024;
 
+    /// How many packets of `mtu` bytes one [`Run`] carries. A TUN whose super-packets are no longer gives runs that
+    /// are full; one more packet, and every other system call would be for the rest of one.
+    pub const fn run_packets(mtu: u16) -> usize {
+        let fitting = RUN_MAX_BYTES / (mtu as usize + OVERHEAD_BYTES);
+        match fitting {
+            0 => 1,
+            1..RUN_MAX_SEGMENTS => fitting,
+            _ => RUN_MAX_SEGMENTS,
+        }
+    }
+
     /// An empty outbox, with all the memory that it will ever have.
     pub fn new() -> Self {
         let headings = Vec::with_capacity(ITEMS);
@@ -88,6 +102,19 @@ impl Outbox {
     /// Whether the next call to the shard might not find room: flush and clear first.
     pub fn is_full(&self) -> bool {
         self.datagrams.is_full() || self.packets.is_full() || self.calls.len() == CALLS
+    }
+
+    /// Whether there is no room for another batch of datagrams, of so many bytes in all. Closer to what there is
+    /// than [`is_full`](Self::is_full), so that runs end as seldom as they must.
+    pub(super) fn is_full_for_datagrams(&self, bytes: usize) -> bool {
+        !self.datagrams.has_room_for_batch(bytes) || self.packets.is_full()
+    }
+
+    /// The same for a batch of packets.
+    pub(super) fn is_full_for_packets(&self, bytes: usize) -> bool {
+        !self.packets.has_room_for_batch(bytes)
+            || self.datagrams.is_full()
+            || self.calls.len() == CALLS
     }
 
     /// Whether there is nothing to flush.
@@ -231,6 +258,10 @@ impl Arena {
 
     fn is_full(&self) -> bool {
         self.bytes.len() - self.used < ITEM_MAX_BYTES || self.items.len() + ITEM_MARGIN > ITEMS
+    }
+
+    fn has_room_for_batch(&self, bytes: usize) -> bool {
+        self.used + bytes <= self.bytes.len() && self.items.len() + BATCH <= ITEMS
     }
 
     fn clear(&mut self) {

@@ -172,3 +172,37 @@ fn a_burst_allocates_nothing_on_its_way() {
     });
     assert_eq!(allocations.count_total, 0);
 }
+
+#[test]
+fn super_packets_of_a_runs_length_are_parted_on_no_side() {
+    let mut lab = Lab::connected();
+    let mtu = lab.device.frame.as_ref().unwrap().mtu;
+    let count = Outbox::run_packets(mtu);
+    let mut out = Outbox::new();
+    for _ in 0..4 {
+        assert!(!out.is_full(), "the worker would not read another one");
+        let mut read = queries(SERVER, count, usize::from(mtu) - 28);
+        let mut burst = Burst::read(&mut read).unwrap();
+        lab.device.handle_burst(&mut burst, lab.now, &mut out, |_| panic!("it fits"));
+    }
+    let mut trains: Vec<_> =
+        out.runs().map(|run| (run.bytes.to_vec(), run.segment_bytes)).collect();
+    assert_eq!(trains.len(), 4);
+    assert!(trains.iter().all(|(bytes, segment_bytes)| bytes.len() == count * segment_bytes));
+
+    // One more, sealed as another.
+    let mut fifth = Outbox::new();
+    let mut read = queries(SERVER, count, usize::from(mtu) - 28);
+    let mut burst = Burst::read(&mut read).unwrap();
+    lab.device.handle_burst(&mut burst, lab.now, &mut fifth, |_| panic!("it fits"));
+    trains.extend(fifth.runs().map(|run| (run.bytes.to_vec(), run.segment_bytes)));
+    let (mut arrived, mut at_flush) = (Outbox::new(), Vec::new());
+    for (bytes, segment_bytes) in &mut trains {
+        let from = SocketAddr::from(DEVICE_AT);
+        lab.gateway.handle_datagrams(from, bytes, *segment_bytes, lab.now, &mut arrived, |out| {
+            at_flush.push(out.packets().packets().count());
+            out.clear();
+        });
+    }
+    assert_eq!(at_flush, [4 * count]);
+}
