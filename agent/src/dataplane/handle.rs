@@ -6,7 +6,7 @@
 //! goes with it, and the leak guard stays.
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -24,6 +24,7 @@ use crate::dataplane::handover::HandOver;
 use crate::dataplane::options::{Options, SHARDS_MAX};
 use crate::dataplane::ports::Ports;
 use crate::dataplane::report::Report;
+use crate::dataplane::watch::{Watch, Watched};
 use crate::dataplane::worker::{Command, Worker};
 
 /// The running data path.
@@ -214,7 +215,15 @@ fn start_worker(
     let (inbox, commands) = mpsc::channel();
     let shard = Shard::new(settings, Instant::now());
     let alarm = Alarm::new().map_err(start_error)?;
-    let worker = Worker { shard, ports, flows, alarm, inbox: commands, wake: Arc::clone(&wake) };
+    let watched = Watched {
+        wake: wake.as_fd(),
+        udp: ports.udp.as_fd(),
+        tun: ports.reads_tun.then(|| ports.tun.as_fd()),
+        alarm: alarm.as_fd(),
+    };
+    let watch = Watch::over(&watched).map_err(start_error)?;
+    let wake_too = Arc::clone(&wake);
+    let worker = Worker { shard, ports, flows, alarm, inbox: commands, wake: wake_too, watch };
     let thread = std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {

@@ -13,10 +13,8 @@ pub(super) struct Watched<'a> {
     /// Rung for commands and for what was handed over.
     pub(super) wake: BorrowedFd<'a>,
     pub(super) udp: BorrowedFd<'a>,
-    pub(super) tun: BorrowedFd<'a>,
-    /// Whether packets on the TUN are this worker's to read. A TUN that another one reads is watched all
-    /// the same: it may go away.
-    pub(super) reads_tun: bool,
+    /// None if another worker reads it, which then also hears that it went.
+    pub(super) tun: Option<BorrowedFd<'a>>,
     pub(super) alarm: BorrowedFd<'a>,
 }
 
@@ -45,14 +43,10 @@ impl Watch {
     /// What the kernel answers where descriptors or watches run out.
     pub(super) fn over(watched: &Watched<'_>) -> io::Result<Self> {
         let list = epoll::create(CreateFlags::CLOEXEC)?;
-        let tun_flags = if watched.reads_tun { EventFlags::IN } else { EventFlags::empty() };
-        for (name, fd, flags) in [
-            (WAKE, watched.wake, EventFlags::IN),
-            (UDP, watched.udp, EventFlags::IN),
-            (TUN, watched.tun, tun_flags),
-            (ALARM, watched.alarm, EventFlags::IN),
-        ] {
-            epoll::add(&list, fd, EventData::new_u64(name), flags)?;
+        let tun = watched.tun.map(|tun| (TUN, tun));
+        let others = [(WAKE, watched.wake), (UDP, watched.udp), (ALARM, watched.alarm)];
+        for (name, fd) in others.into_iter().chain(tun) {
+            epoll::add(&list, fd, EventData::new_u64(name), EventFlags::IN)?;
         }
         Ok(Self(list))
     }
@@ -96,9 +90,10 @@ mod tests {
         let counter = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
         let (wake, tun, alarm) = (counter(), counter(), counter());
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let watch = |reads_tun| {
+        let watch = |reads_tun: bool| {
             let (wake, tun, alarm) = (wake.as_fd(), tun.as_fd(), alarm.as_fd());
-            Watch::over(&Watched { wake, udp: udp.as_fd(), tun, reads_tun, alarm }).unwrap()
+            Watch::over(&Watched { wake, udp: udp.as_fd(), tun: reads_tun.then_some(tun), alarm })
+                .unwrap()
         };
         let (reader, other) = (watch(true), watch(false));
         assert_eq!(reader.wait(false).unwrap(), Ready::default());

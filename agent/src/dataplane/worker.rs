@@ -6,7 +6,7 @@
 //! from either side, so that neither starves the other, the inbox or the timer.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::dataplane::report::Part;
 use crate::dataplane::train::Train;
 use crate::dataplane::tun::TunInlet;
 use crate::dataplane::udp::Inlet;
-use crate::dataplane::watch::{Ready, Watch, Watched};
+use crate::dataplane::watch::{Ready, Watch};
 
 /// Reads of the TUN in one turn. Each yields one packet, or one super-packet; with the latter a turn
 /// ends when the outbox was full.
@@ -56,6 +56,8 @@ pub(super) struct Worker {
     pub(super) alarm: Alarm,
     pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) wake: Arc<OwnedFd>,
+    /// Over what is in this very worker.
+    pub(super) watch: Watch,
 }
 
 /// Whether to take another turn.
@@ -91,9 +93,8 @@ impl Worker {
             losses: Losses::default(),
             is_busy: false,
         };
-        let watch = self.watch().map_err(WorkerError::Wait)?;
         loop {
-            let ready = self.wait(&watch).map_err(WorkerError::Wait)?;
+            let ready = self.wait().map_err(WorkerError::Wait)?;
             let now = Instant::now();
             if ready.wake && self.take_commands(&mut desk, now) == Turn::Last {
                 return Ok(());
@@ -101,8 +102,10 @@ impl Worker {
             self.take_handed(&mut desk, now);
             if ready.udp {
                 self.take_datagrams(&mut desk, now)?;
+                // A server next door has answered before the write returns.
+                self.ports.flush(&mut desk.outbox, &mut desk.losses);
             }
-            if ready.tun {
+            if ready.tun || (ready.udp && self.ports.reads_tun) {
                 self.take_packets(&mut desk, now)?;
             }
             if self.shard.poll_timeout().is_some_and(|due| due <= now) {
@@ -116,21 +119,10 @@ impl Worker {
         }
     }
 
-    fn watch(&self) -> io::Result<Watch> {
-        let Ports { tun, reads_tun, udp, .. } = &self.ports;
-        Watch::over(&Watched {
-            wake: self.wake.as_fd(),
-            udp: udp.as_fd(),
-            tun: tun.as_fd(),
-            reads_tun: *reads_tun,
-            alarm: self.alarm.as_fd(),
-        })
-    }
-
-    fn wait(&mut self, watch: &Watch) -> io::Result<Ready> {
+    fn wait(&mut self) -> io::Result<Ready> {
         self.alarm.set(self.shard.poll_timeout())?;
         let hand_over = &self.ports.hand_over;
-        let ready = watch.wait(hand_over.as_ref().is_none_or(HandOver::may_wait))?;
+        let ready = self.watch.wait(hand_over.as_ref().is_none_or(HandOver::may_wait))?;
         if let Some(hand_over) = hand_over {
             hand_over.awake();
         }
@@ -174,7 +166,7 @@ impl Worker {
 
     fn take_datagrams(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
         let Desk { outbox, inlet, losses, .. } = desk;
-        let batch = match self.ports.udp.receive(inlet) {
+        let batch = match self.ports.udp.receive(inlet, now) {
             Ok(batch) => batch,
             Err(refused) if is_passing(&refused) => return Ok(()),
             Err(refused) => return Err(WorkerError::Udp(refused)),
@@ -212,7 +204,12 @@ impl Worker {
         // Where packets come one by one, the first goes before it is asked for a second.
         let was_busy = std::mem::take(is_busy);
         for number in 0..TUN_BATCH {
-            if number == 1 && !was_busy {
+            // What does not fit would be parted, and so would datagrams that go in one call.
+            let is_full = outbox.is_full();
+            if is_full && number > 0 {
+                break;
+            }
+            if is_full || (number == 1 && !was_busy) {
                 self.ports.flush(outbox, losses);
             }
             let read = match self.ports.tun.receive(tun_inlet) {

@@ -37,7 +37,7 @@ pub(super) fn rows(rounds: usize) -> Result<Vec<Row>> {
             let rest = IDLE.saturating_sub(began.elapsed());
             let due = gateway.poll_timeout();
             let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
-            // This is the wait that an agent's thread spends in poll(2).
+            // This is the wait that an agent's thread spends in epoll_wait(2).
             std::thread::sleep(wait.map_or(rest, |wait| wait.min(rest)));
             gateway.handle_timeout(Instant::now(), &mut out);
             out.clear();
