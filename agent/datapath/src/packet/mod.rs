@@ -13,6 +13,7 @@ mod ipv6;
 mod prefix_table;
 mod prohibited;
 mod quoted;
+mod reply;
 mod tcp;
 mod udp;
 

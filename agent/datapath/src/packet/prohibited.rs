@@ -1,18 +1,15 @@
 //! Writes the ICMP error that tells a sender at once that its packet is administratively prohibited.
 //!
-//! It comes from the refused destination itself: that is where the sender routes to, so that no strict
-//! reverse path filter drops it, and no address is invented. Whether it may be sent at all (RFC 1122
-//! §3.2.2) is [`may_be_answered`]'s to say, and must be asked first.
+//! Whether it may be sent at all (RFC 1122 §3.2.2) is [`may_be_answered`]'s to say, and must be asked first.
 
-use super::checksum::{Sum, pseudo_header};
+use super::checksum::Sum;
+use super::reply::{header_bytes, write_header};
 use super::{Address, Family, ICMP, ICMPV6, Icmp, Packet, Payload};
 
 /// The error in full, of an IPv4 packet: RFC 1812 §4.3.2.3.
 const V4_MAX_BYTES: usize = 576;
 /// Of an IPv6 packet: the smallest MTU (RFC 4443 §3.1).
 const V6_MAX_BYTES: usize = 1280;
-const V4_HEADER_BYTES: usize = 20;
-const V6_HEADER_BYTES: usize = 40;
 /// Type, code, checksum and four bytes of zero (RFC 792, RFC 4443 §3.1).
 const ICMP_HEADER_BYTES: usize = 8;
 /// Destination unreachable, communication administratively prohibited (RFC 1812 §5.2.7.1).
@@ -21,9 +18,6 @@ const V4_PROHIBITED: [u8; 2] = [3, 13];
 const V6_PROHIBITED: [u8; 2] = [1, 1];
 /// "Internetwork control", as errors are marked (RFC 1812 §4.3.2.5).
 const V4_PRECEDENCE: u8 = 0xc0;
-const DO_NOT_FRAGMENT: u16 = 0x4000;
-/// Linux's own default; one hop is all that it travels.
-const HOPS: u8 = 64;
 
 /// The most that [`write_prohibited`] writes.
 pub(crate) const PROHIBITED_MAX_BYTES: usize = V6_MAX_BYTES;
@@ -43,56 +37,32 @@ pub(crate) fn may_be_answered(packet: &Packet<'_>) -> bool {
 
 /// Writes the error about `packet` to its sender; its length, or none if there is no room.
 pub(crate) fn write_prohibited(packet: &Packet<'_>, room: &mut [u8]) -> Option<usize> {
-    let (header, max) = match packet.source.family() {
-        Family::V4 => (V4_HEADER_BYTES, V4_MAX_BYTES),
-        Family::V6 => (V6_HEADER_BYTES, V6_MAX_BYTES),
+    let family = packet.source.family();
+    let (max, class, protocol, kind) = match family {
+        Family::V4 => (V4_MAX_BYTES, V4_PRECEDENCE, ICMP, V4_PROHIBITED),
+        Family::V6 => (V6_MAX_BYTES, 0, ICMPV6, V6_PROHIBITED),
     };
+    let header = header_bytes(family);
     let quote = packet.bytes.len().min(max - header - ICMP_HEADER_BYTES);
     let total = header + ICMP_HEADER_BYTES + quote;
     let (ip, icmp) = room.get_mut(..total)?.split_at_mut(header);
+    let addresses = write_header(packet, class, protocol, icmp.len(), ip);
     icmp[..ICMP_HEADER_BYTES].fill(0);
+    icmp[..2].copy_from_slice(&kind);
     icmp[ICMP_HEADER_BYTES..].copy_from_slice(&packet.bytes[..quote]);
-    // Of the error: back to whoever sent the packet, from where it was sent to.
-    let (source, destination) = (packet.destination, packet.source);
-    match packet.source.family() {
-        Family::V4 => {
-            icmp[..2].copy_from_slice(&V4_PROHIBITED);
-            let sum = Sum::of(icmp).checksum();
-            icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-            ip.fill(0);
-            ip[0] = 0x45;
-            ip[1] = V4_PRECEDENCE;
-            // At most 576.
-            ip[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-            // A packet that is never cut up needs no identification (RFC 6864 §4.1).
-            ip[6..8].copy_from_slice(&DO_NOT_FRAGMENT.to_be_bytes());
-            ip[8] = HOPS;
-            ip[9] = ICMP;
-            ip[12..16].copy_from_slice(&source.bits().to_be_bytes()[12..]);
-            ip[16..20].copy_from_slice(&destination.bits().to_be_bytes()[12..]);
-            let sum = Sum::of(ip).checksum();
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        Family::V6 => {
-            ip.fill(0);
-            ip[0] = 0x60;
-            // At most 1240.
-            ip[4..6].copy_from_slice(&(icmp.len() as u16).to_be_bytes());
-            ip[6] = ICMPV6;
-            ip[7] = HOPS;
-            ip[8..24].copy_from_slice(&source.bits().to_be_bytes());
-            ip[24..40].copy_from_slice(&destination.bits().to_be_bytes());
-            icmp[..2].copy_from_slice(&V6_PROHIBITED);
-            let sum = pseudo_header(&ip[8..40], ICMPV6, icmp.len()).and(icmp).checksum();
-            icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-        }
-    }
+    // ICMPv6 alone sums the addresses too (RFC 4443 §2.3).
+    let sum = match family {
+        Family::V4 => Sum::of(icmp),
+        Family::V6 => addresses.and(icmp),
+    };
+    icmp[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
     Some(total)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::checksum::pseudo_header;
     use crate::packet::{self, QuotedPayload};
     use crate::testing::{SYN, icmp, packet, part, ping, pong, tcp, udp, unreachable};
 
@@ -104,9 +74,7 @@ mod tests {
 
     #[test]
     fn it_goes_back_from_the_destination_and_quotes_the_packet() {
-        for (from, to, header) in
-            [("10.64.0.5", "10.1.0.80", 20), ("fd64::5", "fd01::80", V6_HEADER_BYTES)]
-        {
+        for (from, to, header) in [("10.64.0.5", "10.1.0.80", 20), ("fd64::5", "fd01::80", 40)] {
             let refused = packet(from, to, &tcp(40_000, 80, SYN));
             let error = about(&refused);
             assert_eq!(error[header..header + 2], if header == 20 { [3, 13] } else { [1, 1] });
