@@ -41,6 +41,14 @@ pub(crate) fn tcp(from: u16, to: u16, flags: u8) -> Upper {
     Upper { protocol_v4: 6, protocol_v6: 6, bytes }
 }
 
+/// A SYN with this sequence number, and data behind it (RFC 7413).
+pub(crate) fn syn(from: u16, to: u16, sequence: u32, data: usize) -> Upper {
+    let mut upper = tcp(from, to, SYN);
+    upper.bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
+    upper.bytes.resize(20 + data, 0xab);
+    upper
+}
+
 pub(crate) fn udp(from: u16, to: u16, payload: usize) -> Upper {
     let mut bytes = ports(from, to);
     bytes.extend((8 + payload as u16).to_be_bytes());

@@ -14,6 +14,7 @@ mod prefix_table;
 mod prohibited;
 mod quoted;
 mod reply;
+mod reset;
 mod tcp;
 mod udp;
 
@@ -25,6 +26,7 @@ pub use ipv6::Ipv6;
 pub use prefix_table::PrefixTable;
 pub(crate) use prohibited::{PROHIBITED_MAX_BYTES, may_be_answered, write_prohibited};
 pub use quoted::{Quoted, QuotedPayload};
+pub(crate) use reset::write_reset;
 pub use tcp::{Tcp, TcpFlags};
 pub use udp::Udp;
 

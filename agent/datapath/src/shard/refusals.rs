@@ -3,13 +3,16 @@
 //!
 //! Only a device's own packets are answered, and only where policy refused them. At a gateway a
 //! refusal is silent: what comes there has passed the device's filter, or was forged.
+//!
+//! Whoever opens a TCP connection is sent a reset behind the error, which says why: where the kernel
+//! heeds the error it is too late to matter, and where not it ends the program's wait all the same.
 
 use std::time::{Duration, Instant};
 
 use super::{Outbox, Role, Shard};
 use crate::filter::DropReason;
 use crate::pace::Pace;
-use crate::packet::{self, PROHIBITED_MAX_BYTES, may_be_answered, write_prohibited};
+use crate::packet::{self, PROHIBITED_MAX_BYTES, may_be_answered, write_prohibited, write_reset};
 
 /// Answers at once after a quiet time: a page that opens many connections has each of them fail.
 const BURST: u32 = 50;
@@ -36,12 +39,14 @@ impl Shard {
             return;
         }
         let Ok(packet) = packet::parse(bytes) else { return };
-        let Some(room) = out.packet_room(PROHIBITED_MAX_BYTES) else { return };
-        if may_be_answered(&packet)
-            && self.refusals.admit(now)
-            && let Some(written) = write_prohibited(&packet, room)
-        {
-            out.deliver(written);
+        if !may_be_answered(&packet) || !self.refusals.admit(now) {
+            return;
+        }
+        for write in [write_prohibited, write_reset] {
+            let Some(room) = out.packet_room(PROHIBITED_MAX_BYTES) else { return };
+            if let Some(written) = write(&packet, room) {
+                out.deliver(written);
+            }
         }
     }
 }

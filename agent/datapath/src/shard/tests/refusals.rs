@@ -24,11 +24,14 @@ fn a_program_on_the_device_is_told_at_once_that_policy_refuses() {
     ] {
         let refused = packet(from, to, &upper);
         let told = told(&mut lab.device, &refused, lab.now);
-        assert_eq!(told.len(), 1);
+        assert_eq!(told.len(), 2);
         let (error, refused) = (packet::parse(&told[0]).unwrap(), packet::parse(&refused).unwrap());
         assert_eq!((error.source, error.destination), (refused.destination, refused.source));
         let quoted = matches!(error.payload, Payload::Icmp(Icmp::Error { quoted: Some(_) }));
         assert!(quoted, "{error:?}");
+        let reset = packet::parse(&told[1]).unwrap();
+        assert_eq!((reset.source, reset.destination), (refused.destination, refused.source));
+        assert!(matches!(reset.payload, Payload::Tcp(tcp) if tcp.flags.rst()), "{reset:?}");
     }
 }
 
@@ -70,16 +73,17 @@ fn a_scan_is_answered_at_a_pace_and_each_answer_costs_no_allocation() {
             lab.device.handle_packet(scan, lab.now, &mut out);
         }
     });
-    assert_eq!(out.packets().packets().count(), 50);
+    // An error and a reset each.
+    assert_eq!(out.packets().packets().count(), 2 * 50);
     assert_eq!(taken.count_total, 0);
 }
 
 #[test]
-fn a_refused_burst_has_one_answer() {
+fn a_refused_burst_is_answered_once() {
     let mut lab = Lab::connected();
     let mut out = Outbox::new();
     let mut refused = packet(DEVICE, SERVER, &tcp(40_000, 80, SYN));
     let mut burst = Burst::single(&mut refused);
     lab.device.handle_burst(&mut burst, lab.now, &mut out, |_| panic!("it was not full"));
-    assert_eq!(out.packets().packets().count(), 1);
+    assert_eq!(out.packets().packets().count(), 2);
 }
