@@ -1,10 +1,12 @@
 //! Rules compiled for lookup: first match in list order decides, and nothing matched is a drop.
 //!
 //! Cost follows the peer's classes and the prefix lengths in use, not the number of rules: for each
-//! (opener, class, prefix) the ports are cut into disjoint ranges that know their first rule.
-//! The list order decides between buckets too, so every bucket that holds the address is asked.
+//! (opener, class, prefix, protocol) the ports are cut into disjoint spans that know their first rule. The list order
+//! decides between them too, so every prefix that holds the address is asked. What is asked for one
+//! device lies together, apart from what concerns other classes, so that it stays in a cache.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 use partywall_proto::ids::RuleId;
@@ -17,9 +19,12 @@ use crate::packet::{Address, Family};
 /// A list of rules, ready for lookup.
 #[derive(Debug, Default)]
 pub struct RuleTable {
-    rules: Vec<(RuleId, Action)>,
-    lengths: HashMap<Scope, Vec<u8>, RandomState>,
-    buckets: HashMap<BucketKey, Bucket, RandomState>,
+    ids: Vec<RuleId>,
+    /// Apart from their names, because each new flow reads one.
+    actions: Vec<Action>,
+    v4: Scopes<u32>,
+    v6: Scopes<u128>,
+    spans: Vec<Span>,
     policy: Option<u64>,
     trial: Option<Box<Trial>>,
 }
@@ -53,25 +58,31 @@ pub struct Decision {
     pub action: Action,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Scope {
-    opener: Opener,
-    class: Option<ClassId>,
-    family: Family,
+/// Whom rules are for: who opens, and of which class the device is; none for those of every class.
+type Scope = (Opener, Option<ClassId>);
+
+/// The prefixes of one family, whose addresses fit a `B`, that the rules of each scope name.
+type Scopes<B> = HashMap<Scope, Vec<Layer<B>>, RandomState>;
+
+/// A scope's prefixes of one length.
+#[derive(Debug)]
+struct Layer<B> {
+    length: u8,
+    runs: HashMap<(B, Protocol), Run, RandomState>,
 }
 
-type BucketKey = (Scope, u8, u128);
-
-/// All rules of one scope and prefix: disjoint spans in ascending order, once compiled.
-#[derive(Debug, Default)]
-struct Bucket {
-    tcp: Vec<Span>,
-    udp: Vec<Span>,
-    icmp: Vec<Span>,
+/// Where the spans of one scope, prefix and protocol lie: disjoint, and in ascending order.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    start: u32,
+    end: u32,
 }
+
+/// What rules are grouped by.
+type Group = (Family, Scope, u8, u128, Protocol);
 
 /// Ports from `first` to `last`, and the rule that covers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Span {
     first: u16,
     last: u16,
@@ -81,19 +92,18 @@ struct Span {
 impl RuleTable {
     /// Compiles `rules`; their order decides, the first match wins.
     pub fn compile(rules: &[Rule]) -> Self {
-        let mut table = Self::default();
+        let mut drafts = Vec::new();
         for (rule, at) in rules.iter().zip(0_u32..) {
-            table.rules.push((rule.id.clone(), rule.action));
-            table.add(&rule.matches, at);
+            drafts.extend(draft(&rule.matches, at));
         }
-        for lengths in table.lengths.values_mut() {
-            lengths.sort_unstable();
-            lengths.dedup();
-        }
-        for bucket in table.buckets.values_mut() {
-            for ports in [&mut bucket.tcp, &mut bucket.udp, &mut bucket.icmp] {
-                *ports = disjoint(ports);
-            }
+        drafts.sort_unstable();
+        let mut table = Self {
+            ids: rules.iter().map(|rule| rule.id.clone()).collect(),
+            actions: rules.iter().map(|rule| rule.action).collect(),
+            ..Self::default()
+        };
+        for group in drafts.chunk_by(|(one, _), (other, _)| one == other) {
+            table.add(group);
         }
         table
     }
@@ -119,61 +129,90 @@ impl RuleTable {
 
     /// The rule that decides on `opening` towards or from a device of these classes; none means drop.
     pub fn decide(&self, opening: &Opening, classes: &[ClassId]) -> Option<Decision> {
-        let family = opening.network.family();
-        let everyone = std::iter::once(None);
-        let classes = everyone.chain(classes.iter().copied().map(Some));
-        let scopes = classes.map(|class| Scope { opener: opening.opener, class, family });
-        let rule = scopes.filter_map(|scope| self.first_in(scope, opening)).min()?;
-        let (_, action) = self.rules.get(rule as usize)?;
-        Some(Decision { rule, action: *action })
+        let rule = match opening.network.family() {
+            Family::V4 => self.first_in(&self.v4, opening, classes, |bits| bits as u32),
+            Family::V6 => self.first_in(&self.v6, opening, classes, |bits| bits),
+        }?;
+        Some(Decision { rule, action: *self.actions.get(rule as usize)? })
     }
 
     /// The name of the rule at this position.
     pub fn id(&self, rule: u32) -> Option<&RuleId> {
-        self.rules.get(rule as usize).map(|(id, _)| id)
+        self.ids.get(rule as usize)
     }
 
-    fn first_in(&self, scope: Scope, opening: &Opening) -> Option<u32> {
-        let lengths = self.lengths.get(&scope)?.iter();
-        let keys = lengths.map(|&length| (scope, length, opening.network.masked(length)));
-        let buckets = keys.filter_map(|key| self.buckets.get(&key));
-        buckets.filter_map(|bucket| bucket.find(opening.protocol, opening.port)).min()
+    /// The first rule that matches; `bits` makes an address of this family from its number.
+    fn first_in<B: Copy + Eq + Hash>(
+        &self,
+        scopes: &Scopes<B>,
+        opening: &Opening,
+        classes: &[ClassId],
+        bits: impl Fn(u128) -> B,
+    ) -> Option<u32> {
+        let everyone = std::iter::once(None);
+        let classes = everyone.chain(classes.iter().copied().map(Some));
+        let layers = classes.filter_map(|class| scopes.get(&(opening.opener, class))).flatten();
+        let runs = layers.filter_map(|layer| {
+            let prefix = bits(opening.network.masked(layer.length));
+            layer.runs.get(&(prefix, opening.protocol))
+        });
+        let spans = runs.filter_map(|run| self.spans.get(run.start as usize..run.end as usize));
+        spans.filter_map(|spans| rule_at(spans, opening.port)).min()
     }
 
-    fn add(&mut self, matches: &Match, rule: u32) {
-        let prefix = matches.prefix();
-        let address = Address::from(prefix.address());
-        let family = address.family();
-        let scope = Scope { opener: matches.opener(), class: matches.class(), family };
-        self.lengths.entry(scope).or_default().push(prefix.length());
-        let bucket = self.buckets.entry((scope, prefix.length(), address.bits())).or_default();
-        let ports = match matches.ports() {
-            [] => &[PortRange::ALL],
-            some => some,
-        };
-        let lists: &mut [&mut Vec<Span>] = match matches.protocol() {
-            Some(Protocol::Tcp) => &mut [&mut bucket.tcp],
-            Some(Protocol::Udp) => &mut [&mut bucket.udp],
-            Some(Protocol::Icmp) => &mut [&mut bucket.icmp],
-            None => &mut [&mut bucket.tcp, &mut bucket.udp, &mut bucket.icmp],
-        };
-        for list in lists {
-            let spans = ports.iter();
-            list.extend(spans.map(|ports| Span { first: ports.first(), last: ports.last(), rule }));
+    /// Adds the spans of one group, which must not be there yet.
+    fn add(&mut self, group: &[(Group, Span)]) {
+        let Some(&((family, scope, length, bits, protocol), _)) = group.first() else { return };
+        let spans: Vec<_> = group.iter().map(|(_, span)| *span).collect();
+        // A config of four billion spans fits no memory.
+        let start = self.spans.len() as u32;
+        self.spans.extend(disjoint(&spans));
+        let run = Run { start, end: self.spans.len() as u32 };
+        match family {
+            Family::V4 => enter(&mut self.v4, scope, length, (bits as u32, protocol), run),
+            Family::V6 => enter(&mut self.v6, scope, length, (bits, protocol), run),
         }
     }
 }
 
-impl Bucket {
-    fn find(&self, protocol: Protocol, port: u16) -> Option<u32> {
-        let spans = match protocol {
-            Protocol::Tcp => &self.tcp,
-            Protocol::Udp => &self.udp,
-            Protocol::Icmp => &self.icmp,
-        };
-        let at = spans.partition_point(|span| span.last < port);
-        spans.get(at).filter(|span| span.first <= port).map(|span| span.rule)
-    }
+/// The spans of a rule, each with what it is to be found by.
+fn draft(matches: &Match, rule: u32) -> impl Iterator<Item = (Group, Span)> {
+    let prefix = matches.prefix();
+    let address = Address::from(prefix.address());
+    let scope = (matches.opener(), matches.class());
+    let ports = match matches.ports() {
+        [] => &[PortRange::ALL],
+        some => some,
+    };
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp].into_iter();
+    let meant = protocols.filter(move |it| matches.protocol().is_none_or(|only| only == *it));
+    meant.flat_map(move |protocol| {
+        let group = (address.family(), scope, prefix.length(), address.bits(), protocol);
+        let span = move |ports: &PortRange| Span { first: ports.first(), last: ports.last(), rule };
+        ports.iter().map(move |ports| (group, span(ports)))
+    })
+}
+
+/// Has `run` found by its key in the layer of this length.
+fn enter<B: Eq + Hash>(
+    scopes: &mut Scopes<B>,
+    scope: Scope,
+    length: u8,
+    key: (B, Protocol),
+    run: Run,
+) {
+    let layers = scopes.entry(scope).or_default();
+    let layer = match layers.iter().position(|layer| layer.length == length) {
+        Some(at) => &mut layers[at],
+        None => layers.push_mut(Layer { length, runs: HashMap::default() }),
+    };
+    layer.runs.insert(key, run);
+}
+
+/// The rule of the span that holds this port.
+fn rule_at(spans: &[Span], port: u16) -> Option<u32> {
+    let at = spans.partition_point(|span| span.last < port);
+    spans.get(at).filter(|span| span.first <= port).map(|span| span.rule)
 }
 
 /// Cuts overlapping spans into disjoint ones, each with the lowest rule that covers it.
@@ -306,12 +345,12 @@ mod tests {
                 .iter()
                 .map(|(at, more, rule)| Span { first: base + at, last: base + at + more, rule: *rule })
                 .collect();
-            let bucket = Bucket { tcp: disjoint(&spans), ..Bucket::default() };
-            prop_assert!(bucket.tcp.is_sorted_by(|a, b| a.last < b.first));
+            let cut = disjoint(&spans);
+            prop_assert!(cut.is_sorted_by(|a, b| a.last < b.first));
             for port in base..=base + 25 {
                 let holding = spans.iter().filter(|span| (span.first..=span.last).contains(&port));
                 prop_assert_eq!(
-                    bucket.find(Protocol::Tcp, port),
+                    rule_at(&cut, port),
                     holding.map(|span| span.rule).min(),
                     "port {}", port
                 );
