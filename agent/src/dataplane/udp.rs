@@ -7,7 +7,6 @@
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use partywall_datapath::packet::Ecn;
 use partywall_datapath::shard::{Origin, Run};
@@ -26,9 +25,6 @@ const DATAGRAM_MAX_BYTES: usize = 65_535;
 /// Reads of one batch. Of full size they are half a megabyte, which stays in a core's cache while it is
 /// opened.
 const READS: usize = 8;
-/// After so long without a read, one datagram is expected and one buffer offered: every other one costs time
-/// that a lone datagram would wait.
-const QUIET: Duration = Duration::from_millis(1);
 
 /// The socket.
 pub(super) struct UdpPort {
@@ -45,8 +41,6 @@ pub(super) struct UdpPort {
 pub(super) struct Inlet {
     buffers: Box<[u8]>,
     metas: [RecvMeta; READS],
-    /// When it was last read into.
-    read_at: Option<Instant>,
 }
 
 impl Inlet {
@@ -54,7 +48,6 @@ impl Inlet {
         Self {
             buffers: vec![0; READS * DATAGRAM_MAX_BYTES].into_boxed_slice(),
             metas: [RecvMeta::default(); READS],
-            read_at: None,
         }
     }
 }
@@ -136,15 +129,11 @@ impl UdpPort {
     }
 
     /// Reads one batch. `WouldBlock` when there is none.
-    pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet, now: Instant) -> io::Result<Batch<'a>> {
+    pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet) -> io::Result<Batch<'a>> {
         let mut chunks = inlet.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);
         let mut slices: [IoSliceMut<'_>; READS] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let is_busy = inlet.read_at.is_some_and(|read_at| now - read_at < QUIET);
-        inlet.read_at = Some(now);
-        let offered = if is_busy { READS } else { 1 };
-        let count =
-            self.state.recv((&self.socket).into(), &mut slices[..offered], &mut inlet.metas)?;
+        let count = self.state.recv((&self.socket).into(), &mut slices, &mut inlet.metas)?;
         Ok(Batch { buffers: &mut inlet.buffers, metas: &inlet.metas[..count] })
     }
 
@@ -267,7 +256,7 @@ mod tests {
     fn arrived(port: &UdpPort) -> Vec<(Origin, Vec<u8>)> {
         let mut inlet = Inlet::new();
         let mut all = Vec::new();
-        while let Ok(batch) = port.receive(&mut inlet, Instant::now()) {
+        while let Ok(batch) = port.receive(&mut inlet) {
             for Train { from, segment_bytes, bytes } in batch.trains() {
                 all.extend(bytes.chunks(segment_bytes).map(|datagram| (from, datagram.to_vec())));
             }

@@ -166,7 +166,7 @@ impl Worker {
 
     fn take_datagrams(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
         let Desk { outbox, inlet, losses, .. } = desk;
-        let batch = match self.ports.udp.receive(inlet, now) {
+        let batch = match self.ports.udp.receive(inlet) {
             Ok(batch) => batch,
             Err(refused) if is_passing(&refused) => return Ok(()),
             Err(refused) => return Err(WorkerError::Udp(refused)),
