@@ -7,6 +7,7 @@
 
 mod alarm;
 mod clock;
+mod courtesy;
 mod error;
 mod flow_queue;
 mod handle;

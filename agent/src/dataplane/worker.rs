@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::dataplane::alarm::Alarm;
 use crate::dataplane::clock::wall_clock;
+use crate::dataplane::courtesy::Courtesy;
 use crate::dataplane::flow_queue::FlowTap;
 use crate::dataplane::handover::{HandOver, Handed, Slab};
 use crate::dataplane::loss::{Loss, Losses};
@@ -75,6 +76,7 @@ struct Desk {
     /// What other shards handed over, where there are any.
     handed: Option<Slab>,
     losses: Losses,
+    courtesy: Courtesy,
     /// Whether the last turn brought more than one packet from the TUN.
     is_busy: bool,
 }
@@ -91,6 +93,7 @@ impl Worker {
             tun_inlet: TunInlet::new(),
             handed: self.ports.hand_over.is_some().then(Slab::new),
             losses: Losses::default(),
+            courtesy: Courtesy::default(),
             is_busy: false,
         };
         loop {
@@ -100,8 +103,9 @@ impl Worker {
                 return Ok(());
             }
             self.take_handed(&mut desk, now);
+            let mut brought_bytes = 0;
             if ready.udp {
-                self.take_datagrams(&mut desk, now)?;
+                brought_bytes = self.take_datagrams(&mut desk, now)?;
                 // A server next door has answered before the write returns.
                 self.ports.flush(&mut desk.outbox, &mut desk.losses);
             }
@@ -116,6 +120,7 @@ impl Worker {
             if let Some(hand_over) = &mut self.ports.hand_over {
                 hand_over.wake_owed();
             }
+            desk.courtesy.after_turn(brought_bytes);
         }
     }
 
@@ -164,17 +169,20 @@ impl Worker {
         }
     }
 
-    fn take_datagrams(&mut self, desk: &mut Desk, now: Instant) -> Result<(), WorkerError> {
+    /// Takes one batch; how many bytes it was.
+    fn take_datagrams(&mut self, desk: &mut Desk, now: Instant) -> Result<usize, WorkerError> {
         let Desk { outbox, inlet, losses, .. } = desk;
         let batch = match self.ports.udp.receive(inlet) {
             Ok(batch) => batch,
-            Err(refused) if is_passing(&refused) => return Ok(()),
+            Err(refused) if is_passing(&refused) => return Ok(0),
             Err(refused) => return Err(WorkerError::Udp(refused)),
         };
+        let mut bytes = 0;
         for train in batch.trains() {
+            bytes += train.bytes.len();
             self.take_train(train, now, outbox, losses);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Takes datagrams of one sender; those that are other shards' are handed over.
