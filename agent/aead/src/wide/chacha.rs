@@ -10,7 +10,7 @@ use super::lanes::{load_32, turn_quarters};
 
 /// Bytes of a block.
 pub(super) const BLOCK_BYTES: usize = 64;
-/// Blocks that are made at once.
+/// Blocks of a set: one in each lane.
 pub(super) const LANES: usize = 16;
 
 /// "expand 32-byte k".
@@ -19,7 +19,7 @@ const LANE_NUMBERS: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 /// Of two rounds each.
 const DOUBLE_ROUNDS: usize = 10;
 
-/// Which block each lane makes.
+/// Which block each lane of a set makes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places {
     numbers: __m512i,
@@ -46,26 +46,38 @@ impl Places {
             *words = _mm512_mask_set1_epi32(*words, lanes, (counter >> shift) as i32);
         }
     }
+
+    /// The lanes before the first round: of each word of a block, that of all blocks in a register.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn rows(&self, key: &[u32; 8]) -> [__m512i; 16] {
+        let mut rows = [_mm512_setzero_si512(); 16];
+        for (row, &word) in rows.iter_mut().zip(CONSTANTS.iter().chain(key)) {
+            *row = _mm512_set1_epi32(word.cast_signed());
+        }
+        rows[12] = self.numbers;
+        // The nonce's first word is zero.
+        [rows[14], rows[15]] = self.counters;
+        rows
+    }
 }
 
-/// The keystream's blocks at these places, each in a register.
+/// The keystream's blocks at these places, each in a register. Two sets at once fill the registers, and the rounds
+/// of one the gaps that those of the other leave.
 #[target_feature(enable = "avx512f")]
-pub(super) fn blocks(key: &[u32; 8], places: &Places) -> [__m512i; LANES] {
-    let mut first = [_mm512_setzero_si512(); 16];
-    for (row, &word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
-        *row = _mm512_set1_epi32(word.cast_signed());
-    }
-    first[12] = places.numbers;
-    // The nonce's first word is zero.
-    [first[14], first[15]] = places.counters;
-    let mut rows = first;
+pub(super) fn blocks<const SETS: usize>(
+    key: &[u32; 8],
+    places: &[Places; SETS],
+) -> [[__m512i; LANES]; SETS] {
+    let firsts = places.each_ref().map(|places| places.rows(key));
+    let mut sets = firsts;
     for _ in 0..DOUBLE_ROUNDS {
-        rows = double_round(rows);
+        sets = sets.map(|rows| double_round(rows));
     }
-    for (row, first) in rows.iter_mut().zip(first) {
-        *row = _mm512_add_epi32(*row, first);
+    for (row, first) in sets.as_flattened_mut().iter_mut().zip(firsts.as_flattened()) {
+        *row = _mm512_add_epi32(*row, *first);
     }
-    transpose(&rows)
+    sets.map(|rows| transpose(&rows))
 }
 
 /// Quarter rounds of the columns, and then of the diagonals.

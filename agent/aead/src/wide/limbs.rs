@@ -76,11 +76,11 @@ pub(super) struct Products {
 }
 
 impl Products {
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
-    pub(super) fn none() -> Self {
-        let zero = _mm512_setzero_si512();
-        Self { low: [zero; 3], high: [zero; 3] }
+    pub(super) fn of(limbs: Limbs, factor: &Factor) -> Self {
+        let zero = [_mm512_setzero_si512(); 3];
+        Self { low: zero, high: zero }.and(limbs, factor)
     }
 
     /// With one more.
@@ -99,6 +99,13 @@ impl Products {
             }
         }
         Self { low, high }
+    }
+
+    /// With those of another sum.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { low: sum(self.low, other.low), high: sum(self.high, other.high) }
     }
 
     /// As a number modulo the prime.

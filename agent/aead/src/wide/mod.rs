@@ -1,5 +1,5 @@
-//! The cipher on registers of 512 bits: sixteen ChaCha20 blocks at once, of whichever packets, and Poly1305
-//! of up to sixteen packets, one in each 64-bit lane.
+//! The cipher on registers of 512 bits: 32 ChaCha20 blocks at once, of whichever packets, and Poly1305 of eight
+//! packets, one in each 64-bit lane.
 //!
 //! Nothing branches on a key or a message, and no address depends on one; only lengths decide what is done.
 //! Every function in here needs the processor that [`Key::new`] has looked for.
@@ -20,6 +20,9 @@ use lanes::{load, load_part, store, store_part};
 
 /// Fewer are sealed one by one: most of the lanes would be idle, and short ones take longer so.
 pub(crate) const PIECES_MIN: usize = 4;
+
+/// Sets of blocks that are made at once.
+const SETS: usize = 2;
 
 /// A key for this processor.
 pub(crate) struct Key(Zeroizing<[u32; 8]>);
@@ -89,43 +92,48 @@ fn one_time_keys(key: &[u32; 8], pieces: &[Piece<'_>]) -> [__m512i; BATCH] {
     for (at, piece) in pieces.iter().enumerate() {
         places.set_from(at, piece.counter, 0);
     }
-    chacha::blocks(key, &places)
+    let [blocks] = chacha::blocks(key, &[places]);
+    blocks
 }
 
 /// Encrypts or decrypts the messages of those pieces whose bits are set: as many blocks at once as there
-/// are lanes, whichever pieces they belong to.
+/// are lanes in all sets, whichever pieces they belong to.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn apply_keystream(key: &[u32; 8], pieces: &mut [Piece<'_>], wanted: u16) {
-    let mut places = Places::none();
-    let mut runs = [Run::default(); LANES];
+    let mut places = [Places::none(); SETS];
+    let mut runs = [Run::default(); SETS * LANES];
     let mut count = 0;
     let mut lane = 0;
     for at in (0..pieces.len()).filter(|at| wanted & (1 << at) != 0) {
         let blocks = message_bytes(&pieces[at]).div_ceil(BLOCK_BYTES);
         let mut done = 0;
         while done < blocks {
+            let (set, first) = (lane / LANES, lane % LANES);
+            let lanes = (blocks - done).min(LANES - first);
             // Block 0 made the key for the tag.
-            places.set_from(lane, pieces[at].counter, 1 + done as u32);
-            let lanes = (blocks - done).min(LANES - lane);
+            places[set].set_from(first, pieces[at].counter, 1 + done as u32);
             runs[count] = Run { lane, lanes, piece: at, start: done * BLOCK_BYTES };
             count += 1;
             done += lanes;
             lane += lanes;
-            if lane == LANES {
-                apply_blocks(key, &places, &runs[..count], pieces);
+            if lane == SETS * LANES {
+                apply_blocks(&chacha::blocks(key, &places), &runs[..count], pieces);
                 (count, lane) = (0, 0);
             }
         }
     }
-    if count > 0 {
-        apply_blocks(key, &places, &runs[..count], pieces);
+    let runs = &runs[..count];
+    match lane {
+        0 => {}
+        1..=LANES => apply_blocks(&chacha::blocks(key, &[places[0]]), runs, pieces),
+        _ => apply_blocks(&chacha::blocks(key, &places), runs, pieces),
     }
 }
 
 /// What the blocks of neighbouring lanes are for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
-    /// The first lane, and how many there are.
+    /// The first lane of all sets', and how many there are.
     lane: usize,
     lanes: usize,
     piece: usize,
@@ -134,8 +142,8 @@ struct Run {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-fn apply_blocks(key: &[u32; 8], places: &Places, runs: &[Run], pieces: &mut [Piece<'_>]) {
-    let blocks = chacha::blocks(key, places);
+fn apply_blocks(sets: &[[__m512i; LANES]], runs: &[Run], pieces: &mut [Piece<'_>]) {
+    let blocks = sets.as_flattened();
     for run in runs {
         let blocks = &blocks[run.lane..][..run.lanes];
         let (message, _) = split(pieces[run.piece].bytes);

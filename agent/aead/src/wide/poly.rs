@@ -27,52 +27,32 @@ const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 /// half of its register.
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 pub(super) fn tags(one_time: &[__m512i; BATCH], pieces: &[Piece<'_>]) -> [[u8; TAG_BYTES]; BATCH] {
-    // Two groups side by side: while one waits for its products, the other goes on.
-    if pieces.len() > LANES { groups::<2>(one_time, pieces) } else { groups::<1>(one_time, pieces) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
-fn groups<const GROUPS: usize>(
-    one_time: &[__m512i; BATCH],
-    pieces: &[Piece<'_>],
-) -> [[u8; TAG_BYTES]; BATCH] {
     let mut tags = [[0; TAG_BYTES]; BATCH];
-    let Some(last_piece) = pieces.len().checked_sub(1) else { return tags };
-    // A lane without a piece does again what another one does.
-    let messages: [[&[u8]; LANES]; GROUPS] = array::from_fn(|group| {
-        array::from_fn(|lane| {
-            let piece = &pieces[(group * LANES + lane).min(last_piece)];
-            &piece.bytes[..message_bytes(piece)]
-        })
-    });
-    let chunks = messages.as_flattened().iter().map(|message| blocks(message)).max();
-    let chunks = chunks.unwrap_or(1).div_ceil(CHUNK_BLOCKS);
-    let groups = messages.map(|messages| Group::new(messages, chunks));
-    let mut sums = [Sums::none(); GROUPS];
-    for (sums, keys) in sums.iter_mut().zip(one_time.as_chunks::<LANES>().0) {
-        *sums = Sums::new(*keys);
-    }
-    let whole = groups.iter().map(Group::whole_from).max().unwrap_or(0);
-    // The last one has the lengths.
-    let last = chunks - 1;
-    for chunk in 0..whole.min(last) {
-        for (sums, group) in sums.iter_mut().zip(&groups) {
-            sums.add_part(group, chunk, false);
-        }
-    }
-    let bodies = groups.each_ref().map(|group| group.body(whole));
-    for chunk in 0..last.saturating_sub(whole) {
-        for (sums, bodies) in sums.iter_mut().zip(&bodies) {
-            sums.add_whole(&bodies.map(|body| &body[chunk]));
-        }
-    }
-    for ((tags, sums), group) in
-        tags.as_chunks_mut::<LANES>().0.iter_mut().zip(&mut sums).zip(&groups)
-    {
-        sums.add_part(group, last, true);
-        *tags = sums.tags();
+    // One group after the other: the powers of its keys fill the registers.
+    let groups = tags.as_chunks_mut::<LANES>().0.iter_mut().zip(one_time.as_chunks().0);
+    for ((tags, keys), pieces) in groups.zip(pieces.chunks(LANES)) {
+        *tags = group_tags(keys, pieces);
     }
     tags
+}
+
+/// The tags of as many pieces as there are lanes, or fewer, but one at least.
+#[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
+fn group_tags(keys: &[__m512i; LANES], pieces: &[Piece<'_>]) -> [[u8; TAG_BYTES]; LANES] {
+    // A lane without a piece does again what another one does.
+    let group = Group::new(array::from_fn(|lane| {
+        let piece = &pieces[lane.min(pieces.len() - 1)];
+        &piece.bytes[..message_bytes(piece)]
+    }));
+    let mut sums = Sums::new(keys);
+    // The last chunk has the lengths.
+    let (whole, last) = (group.whole_from(), group.chunks - 1);
+    for chunk in 0..whole.min(last) {
+        sums.add_part(&group, chunk, false);
+    }
+    sums.add_bodies(&group.bodies(whole), last.saturating_sub(whole));
+    sums.add_part(&group, last, true);
+    sums.tags()
 }
 
 /// How many a message has, padded to whole ones, with that of its length.
@@ -99,18 +79,21 @@ fn words([a, b, c, d, e, f, g, h]: [__m512i; LANES]) -> [Words; CHUNK_BLOCKS] {
     [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
 }
 
-/// What the lanes of a group are to take in.
+/// What the lanes are to take in.
 struct Group<'a> {
     messages: [&'a [u8]; LANES],
     /// How many bytes behind the beginning of the first chunk each message begins.
     starts: [usize; LANES],
+    /// As many as the longest message has.
+    chunks: usize,
 }
 
 impl<'a> Group<'a> {
-    /// The longest message of all groups has so many chunks.
-    fn new(messages: [&'a [u8]; LANES], chunks: usize) -> Self {
-        let starts = messages.map(|message| chunks * CHUNK_BYTES - blocks(message) * TAG_BYTES);
-        Self { messages, starts }
+    fn new(messages: [&'a [u8]; LANES]) -> Self {
+        let blocks = messages.map(blocks);
+        let chunks = blocks.iter().max().map_or(1, |most| most.div_ceil(CHUNK_BLOCKS));
+        let starts = blocks.map(|blocks| chunks * CHUNK_BYTES - blocks * TAG_BYTES);
+        Self { messages, starts, chunks }
     }
 
     /// The first chunk before which all of them have begun.
@@ -119,7 +102,7 @@ impl<'a> Group<'a> {
     }
 
     /// The whole chunks of each message from this one on.
-    fn body(&self, chunk: usize) -> [&'a [[u8; CHUNK_BYTES]]; LANES] {
+    fn bodies(&self, chunk: usize) -> [&'a [[u8; CHUNK_BYTES]]; LANES] {
         array::from_fn(|lane| {
             let rest = self.messages[lane].get(chunk * CHUNK_BYTES - self.starts[lane]..);
             rest.unwrap_or_default().as_chunks().0
@@ -138,27 +121,32 @@ struct Sums {
 }
 
 impl Sums {
-    #[target_feature(enable = "avx512f")]
-    fn none() -> Self {
-        let zero = [_mm512_setzero_si512(); 3];
-        Self { sum: zero, powers: [Factor::new(zero); CHUNK_BLOCKS], end: [zero[0]; 2] }
-    }
-
     #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
-    fn new(keys: [__m512i; LANES]) -> Self {
-        let [[low, high], end, ..] = words(keys);
+    fn new(keys: &[__m512i; LANES]) -> Self {
+        let [[low, high], end, ..] = words(*keys);
         let [clamp_low, clamp_high] = CLAMP.map(|word| _mm512_set1_epi64(word.cast_signed()));
         let first = limbs([_mm512_and_si512(low, clamp_low), _mm512_and_si512(high, clamp_high)]);
         let factor = Factor::new(first);
-        let second = Products::none().and(first, &factor).carried();
+        let second = Products::of(first, &factor).carried();
         let square = Factor::new(second);
-        let third = Products::none().and(first, &square).carried();
-        let fourth = Products::none().and(second, &square).carried();
+        let third = Products::of(first, &square).carried();
+        let fourth = Products::of(second, &square).carried();
         Self {
             sum: [_mm512_setzero_si512(); 3],
             powers: [Factor::new(fourth), Factor::new(third), square, factor],
             end,
         }
+    }
+
+    /// Takes in so many chunks of each message. By itself, so that the powers stay in registers.
+    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+    #[inline(never)]
+    fn add_bodies(&mut self, bodies: &[&[[u8; CHUNK_BYTES]]; LANES], chunks: usize) {
+        let mut sums = *self;
+        for chunk in 0..chunks {
+            sums.add_whole(&bodies.map(|body| &body[chunk]));
+        }
+        *self = sums;
     }
 
     /// Takes in a chunk of each message.
@@ -202,14 +190,15 @@ impl Sums {
         self.add(blocks);
     }
 
-    /// Takes in four blocks of each packet with one reduction. The one that the sum is added to comes last:
-    /// the others do not wait for it.
+    /// Takes in four blocks of each packet with one reduction. The one that the sum is added to has products of
+    /// its own: the others do not wait for it.
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     fn add(&mut self, [a, b, c, d]: [Limbs; CHUNK_BLOCKS]) {
         let [power_4, power_3, power_2, power_1] = &self.powers;
-        let products = Products::none().and(d, power_1).and(c, power_2).and(b, power_3);
-        self.sum = products.and(sum(self.sum, a), power_4).carried();
+        let products = Products::of(d, power_1).and(c, power_2).and(b, power_3);
+        let first = Products::of(sum(self.sum, a), power_4);
+        self.sum = products.plus(first).carried();
     }
 
     /// Each packet's tag: the sum, fully reduced, and the second half of its key added.
