@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use super::iperf::{self, Streamed, Target};
+use super::iperf::{self, Congestion, Streamed, Target};
 use super::machine::thread_s;
 use crate::lab::{Lab, Process, Topology};
 
@@ -29,7 +29,7 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn up(topology: &Topology) -> Result<Self> {
+    pub(super) fn up(topology: &Topology, congestion: Congestion) -> Result<Self> {
         let lab = Lab::up(topology)?;
         let gateway = lab.host("gateway");
         let server = gateway.spawn("iperf3", &["iperf3", "-s", "-p", &PORT.to_string()])?;
@@ -38,9 +38,9 @@ impl Bare {
         gateway.ok(&["sh", "-euc", TRANSLATE])?;
         let via = lab.topology().ipv4("gateway", "underlay").to_string();
         lab.host("device").ok(&["ip", "route", "add", "10.0.0.0/8", "via", &via])?;
-        let near = Target { address: via, port: PORT };
+        let near = Target { address: via, port: PORT, congestion };
         let server_address = lab.topology().ipv4("server", "inside").to_string();
-        let far = Target { address: server_address, port: PORT };
+        let far = Target { address: server_address, port: PORT, congestion };
         Ok(Self { _server: server, lab, near, far })
     }
 

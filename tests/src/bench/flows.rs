@@ -14,7 +14,7 @@ use partywall_proto::admin::{FlowStatus, StoredFlow};
 use partywall_proto::ids::AgentId;
 use partywall_proto::nets::Protocol;
 
-use super::iperf::Target;
+use super::iperf::{Congestion, Target};
 use super::machine::undisturbed;
 use super::policy;
 use super::side::Side;
@@ -223,7 +223,8 @@ impl Tunnel {
 
     /// A bulk transfer with conversations beside it, in Gb/s.
     fn throughput(&mut self) -> Result<f64> {
-        let target = Target { address: self.to.to_string(), port: 5201 };
+        let congestion = Congestion::Machine;
+        let target = Target { address: self.to.to_string(), port: 5201, congestion };
         let plan = self.plan(BESIDE_PER_S * SECONDS, Some(BESIDE_PER_S))?;
         let device = self.side.device().clone();
         std::thread::scope(|scope| {

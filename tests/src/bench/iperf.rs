@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use serde_json::Value;
 
 use super::machine;
@@ -14,13 +15,25 @@ use crate::lab::{Host, within};
 /// An iperf3 server takes one client at a time and needs a moment after the last one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where iperf3 listens.
+/// What decides how fast TCP sends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Congestion {
+    /// What this machine's kernel begins with.
+    #[default]
+    Machine,
+    /// CUBIC (RFC 9438), which Debian, Windows and macOS begin with. It does not pace.
+    Cubic,
+}
+
+/// Where iperf3 listens, and how it is sent to.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     /// Its address.
     pub(super) address: String,
     /// Its port.
     pub(super) port: u16,
+    /// Of TCP towards it.
+    pub(super) congestion: Congestion,
 }
 
 /// What came of TCP streams.
@@ -44,9 +57,14 @@ pub(super) fn tcp(
     mut daemons_s: impl FnMut() -> Result<f64>,
 ) -> Result<Streamed> {
     let (streams, seconds) = (streams.to_string(), seconds.to_string());
+    let mut args = vec!["-t", &seconds, "-P", &streams];
+    if target.congestion == Congestion::Cubic {
+        from.ok(&["sysctl", "-qw", UNPACED])?;
+        args.extend(["-C", "cubic"]);
+    }
     let (report, machine, daemons) = within("iperf3 measures", PATIENCE, || {
         let before = (machine::busy_s()?, daemons_s()?);
-        let report = run(from, target, &["-t", &seconds, "-P", &streams])?;
+        let report = run(from, target, &args)?;
         Ok(Some((report, machine::busy_s()? - before.0, daemons_s()? - before.1)))
     })?;
     let received = &report["end"]["sum_received"];
@@ -77,6 +95,10 @@ pub(super) fn udp(
     ensure!(sent_s > 0.0, "iperf3 sent for no time");
     Ok(arrived as f64 / sent_s)
 }
+
+/// iperf3 chooses after it has connected, and what connected with BBR goes on to be paced. A network namespace may not
+/// begin with CUBIC where the machine does not; with Reno each may, and that does not pace either.
+const UNPACED: &str = "net.ipv4.tcp_congestion_control=reno";
 
 const SNMP: &str = "/proc/net/snmp";
 

@@ -24,6 +24,7 @@ mod throughput;
 pub use control::control;
 pub use datapath::{datapath, one_case};
 pub use flows::flows;
+pub use iperf::Congestion;
 pub use many_peers::many_peers;
 pub use publish::publish;
 pub use row::{Better, Row, table, write};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::bare::{Bare, cipher_s_per_gb};
-use super::iperf::Target;
+use super::iperf::{Congestion, Target};
 use super::machine::undisturbed;
 use super::metric::Metric;
 use super::ping::{self, Pings};
@@ -70,9 +70,15 @@ type Figures = BTreeMap<Metric, Vec<f64>>;
 ///
 /// # Errors
 /// A tunnel does not come up, or a measuring tool fails.
-pub fn throughput(rounds: usize, parts: &[Part], mut told: impl FnMut(&str)) -> Result<Vec<Row>> {
+pub fn throughput(
+    rounds: usize,
+    parts: &[Part],
+    congestion: Congestion,
+    mut told: impl FnMut(&str),
+) -> Result<Vec<Row>> {
     let topology = Topology::named("pair")?;
-    let target = Target { address: topology.ipv4("server", "inside").to_string(), port: 5201 };
+    let address = topology.ipv4("server", "inside").to_string();
+    let target = Target { address, port: 5201, congestion };
     let partywall = |rules| Side::partywall(&topology, &policy::site(&topology, rules)?);
     let mut sides = Vec::new();
     if parts.iter().any(|part| *part != Part::Rules) {
@@ -85,7 +91,7 @@ pub fn throughput(rounds: usize, parts: &[Part], mut told: impl FnMut(&str)) -> 
     }
     let mut figures: BTreeMap<&str, Figures> = BTreeMap::new();
     let mut floor = match parts.contains(&Part::Tcp) {
-        true => Some(Floor::new(Bare::up(&topology)?)),
+        true => Some(Floor::new(Bare::up(&topology, congestion)?)),
         false => None,
     };
     let mut rules = match parts.contains(&Part::Rules) {

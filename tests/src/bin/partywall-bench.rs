@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use partywall_tests::bench::{self, Part};
+use partywall_tests::bench::{self, Congestion, Part};
 
 /// Measures Partywall.
 #[derive(Parser)]
@@ -20,6 +20,9 @@ struct Args {
     /// Of throughput, only these parts.
     #[arg(long, value_name = "PART,…", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Of throughput, how TCP is sent.
+    #[arg(long, value_enum, default_value_t)]
+    congestion: Congestion,
     /// Of flows, so many conversations.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=60_000))]
     conversations: u32,
@@ -65,10 +68,13 @@ fn run(args: &Args) -> Result<()> {
     if !args.only.is_empty() && args.what != What::Throughput {
         bail!("--only is for throughput");
     }
+    if args.congestion != Congestion::Machine && args.what != What::Throughput {
+        bail!("--congestion is for throughput");
+    }
     let rows = match args.what {
         What::Throughput => {
             let parts = if args.only.is_empty() { &Part::ALL } else { args.only.as_slice() };
-            bench::throughput(rounds(5)?, parts, told)?
+            bench::throughput(rounds(5)?, parts, args.congestion, told)?
         }
         What::Datapath => {
             let this = std::env::current_exe().context("this program's own path is unknown")?;
