@@ -5,7 +5,7 @@
 
 use partywall_proto::flows::Traffic;
 
-use super::layout::{Layout, Upper, write_length};
+use super::layout::{HEADERS_MAX_BYTES, Layout, Upper};
 use super::vnet::{Kind, VNET_HEADER_BYTES, VnetHeader};
 use crate::packet::checksum::Sum;
 
@@ -36,6 +36,7 @@ enum Rest {
 #[derive(Debug)]
 struct Segments {
     layout: Layout,
+    common: Common,
     segment_bytes: usize,
     /// Where the next segment's payload begins.
     next: usize,
@@ -72,7 +73,8 @@ impl<'a> Burst<'a> {
         if segment_bytes == 0 {
             return Err(BurstError);
         }
-        let segments = Segments { layout, segment_bytes, next: layout.payload, taken: 0 };
+        let common = Common::of(packet, &layout);
+        let segments = Segments { layout, common, segment_bytes, next: layout.payload, taken: 0 };
         Ok(Self { bytes: packet, rest: Rest::Segments(segments) })
     }
 
@@ -155,19 +157,24 @@ impl Segments {
         let Layout { upper, transport, payload: header_bytes } = self.layout;
         let end = bytes.len().min(self.next + self.segment_bytes);
         let is_last = end == bytes.len();
-        let sum = self.layout.pseudo_header(bytes, segment.len() - transport);
+        // It is a packet's, which is no longer than its header can say.
+        let total = segment.len() as u16;
+        let above_bytes = total - transport as u16;
         let (headers, payload) = segment.split_at_mut(header_bytes);
-        let sum = sum.and_copied(&bytes[self.next..end], payload);
+        let sum = self.common.above.and_copied(&bytes[self.next..end], payload);
         headers.copy_from_slice(&bytes[..header_bytes]);
-        let total = segment.len();
-        if segment[0] >> 4 == 4 {
+        let (ip, above) = headers.split_at_mut(transport);
+        if ip[0] >> 4 == 4 {
             // Each segment is a packet of its own (RFC 791 §3.2; so does the kernel's inet_gso_segment).
-            let id = u16::from_be_bytes([segment[4], segment[5]]).wrapping_add(self.taken);
-            segment[4..6].copy_from_slice(&id.to_be_bytes());
+            let id = word(ip, 4).wrapping_add(self.taken);
+            set_word(ip, 2, total);
+            set_word(ip, 4, id);
+            set_word(ip, 10, self.common.ip.and_word(total).and_word(id).checksum());
+        } else {
+            set_word(ip, 4, above_bytes);
         }
-        write_length(segment, transport, total);
-        let above = &mut segment[transport..];
-        match upper {
+        let sum = sum.and_word(above_bytes);
+        let sum = match upper {
             Upper::Tcp => {
                 let sent = (self.next - header_bytes) as u32;
                 let sequence = u32::from_be_bytes([above[4], above[5], above[6], above[7]]);
@@ -178,19 +185,54 @@ impl Segments {
                 if self.taken > 0 {
                     above[13] &= !CWR;
                 }
+                sum.and_word(word(above, 4)).and_word(word(above, 6)).and_word(word(above, 12))
             }
             Upper::Udp => {
-                let length = (total - transport) as u16;
-                above[4..6].copy_from_slice(&length.to_be_bytes());
+                set_word(above, 4, above_bytes);
+                sum.and_word(above_bytes)
             }
-        }
-        let at = upper.checksum_at();
-        above[at..at + 2].fill(0);
-        let sum = sum.and(&above[..header_bytes - transport]);
-        above[at..at + 2].copy_from_slice(&present(sum.checksum(), upper).to_be_bytes());
+        };
+        set_word(above, upper.checksum_at(), present(sum.checksum(), upper));
         self.next = end;
         self.taken = self.taken.wrapping_add(1);
     }
+}
+
+/// Sums of what the headers of all segments have in common, so that each adds only what is its own.
+#[derive(Debug, Clone, Copy)]
+struct Common {
+    /// Of IPv4's header without its lengths, identification and checksum.
+    ip: Sum,
+    /// Of the pseudo-header without the length, and of what is above IP without lengths, sequence number, flags
+    /// and checksum.
+    above: Sum,
+}
+
+impl Common {
+    fn of(packet: &[u8], layout: &Layout) -> Self {
+        let mut headers = [0; HEADERS_MAX_BYTES];
+        let headers = &mut headers[..layout.payload];
+        headers.copy_from_slice(&packet[..layout.payload]);
+        let pseudo = layout.pseudo_header(headers, 0);
+        let (ip, above) = headers.split_at_mut(layout.transport);
+        for own in [2, 4, 10] {
+            set_word(ip, own, 0);
+        }
+        let own: &[usize] = match layout.upper {
+            Upper::Tcp => &[4, 6, 12, 16],
+            Upper::Udp => &[4, 6],
+        };
+        own.iter().for_each(|&own| set_word(above, own, 0));
+        Self { ip: Sum::of(ip), above: pseudo.and(above) }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn set_word(bytes: &mut [u8], at: usize, word: u16) {
+    bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }
 
 /// A UDP checksum that comes out as zero is sent as all ones (RFC 768); zero would say that there is none.

@@ -39,6 +39,7 @@ impl<'a> Ipv4<'a> {
     ///
     /// # Errors
     /// [`PacketError::Malformed`].
+    #[inline]
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, PacketError> {
         let header = Lengths::read(bytes).ok_or(PacketError::Malformed)?;
         let bytes = bytes.get(..header.total).ok_or(PacketError::Malformed)?;
@@ -55,6 +56,7 @@ impl<'a> Ipv4<'a> {
         Self::read(bytes, header.header, payload).ok()
     }
 
+    #[inline]
     fn read(bytes: &'a [u8], header: usize, payload: &'a [u8]) -> Result<Self, PacketError> {
         let field = || {
             let id = u16_at(bytes, 4)?;

@@ -40,6 +40,7 @@ impl<'a> Ipv6<'a> {
     /// # Errors
     /// Malformed, a routing header of any type, too many extension headers or an unknown one, or a
     /// first fragment that ends before the transport header begins (RFC 7112).
+    #[inline]
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, PacketError> {
         let total = total_bytes(bytes).ok_or(PacketError::Malformed)?;
         Self::read(bytes.get(..total).ok_or(PacketError::Malformed)?)

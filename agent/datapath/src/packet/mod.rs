@@ -153,6 +153,7 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, PacketError> {
     }
 }
 
+#[inline]
 fn parse_ipv4<'a>(header: &Ipv4<'a>) -> Result<Packet<'a>, PacketError> {
     if header.source_route {
         return Err(PacketError::SourceRoute);
@@ -166,6 +167,7 @@ fn parse_ipv4<'a>(header: &Ipv4<'a>) -> Result<Packet<'a>, PacketError> {
     })
 }
 
+#[inline]
 fn parse_ipv6<'a>(header: &Ipv6<'a>) -> Result<Packet<'a>, PacketError> {
     Ok(Packet {
         bytes: header.bytes,
@@ -176,6 +178,7 @@ fn parse_ipv6<'a>(header: &Ipv6<'a>) -> Result<Packet<'a>, PacketError> {
     })
 }
 
+#[inline]
 fn payload(
     family: Family,
     protocol: u8,
