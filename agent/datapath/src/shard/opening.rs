@@ -63,9 +63,10 @@ impl Shard {
         if opened.iter().any(|opened| matches!(opened, Ok(_) | Err(TunnelError::NotIp))) {
             entry.heard(from.address);
         }
-        let mut packets = [None; BATCH];
-        for ((packet, datagram), &opened) in packets.iter_mut().zip(datagrams).zip(opened) {
-            *packet = match opened {
+        // Those that nothing tells from the first one, of which the filter sees that alone.
+        let mut alike = Alike::default();
+        for (datagram, &opened) in datagrams.iter().zip(opened) {
+            let packet = match opened {
                 Ok(0) => None,
                 Ok(bytes) => self.read_inner(&datagram[HEADER_BYTES..][..bytes]),
                 Err(error) => {
@@ -73,19 +74,13 @@ impl Shard {
                     None
                 }
             };
+            let Some(packet) = packet else { continue };
+            if !alike.take(&packet) {
+                self.deliver_run(number, &alike, from.ecn, now, out);
+                alike = Alike::of(&packet);
+            }
         }
-        let mut rest = &packets[..count];
-        while let Some((first, more)) = rest.split_first() {
-            let Some(first) = first else {
-                rest = more;
-                continue;
-            };
-            let alike =
-                |packet: &&Option<Packet<'_>>| packet.is_some_and(|packet| packet.is_like(first));
-            let (run, after) = rest.split_at(1 + more.iter().take_while(alike).count());
-            self.deliver_run(number, run, from.ecn, now, out);
-            rest = after;
-        }
+        self.deliver_run(number, &alike, from.ecn, now, out);
         self.peer_spoke(number, now, out);
         Ok(())
     }
@@ -99,19 +94,20 @@ impl Shard {
     fn deliver_run(
         &mut self,
         number: u32,
-        run: &[Option<Packet<'_>>],
+        run: &Alike<'_>,
         mark: Ecn,
         now: Instant,
         out: &mut Outbox,
     ) {
-        let judged = self.judge_inner(number, run, now);
-        for packet in run.iter().flatten() {
+        let Some(first) = &run.first else { return };
+        let judged = self.judge_inner(number, first, run.load, now);
+        for packet in run.packets() {
             let delivered = judged.and_then(|()| deliver(packet, mark, out));
             match delivered {
                 Ok(()) => {
-                    self.counters.received.add(packet.bytes.len());
+                    self.counters.received.add(packet.len());
                     if let Some(entry) = self.peers.at_mut(number) {
-                        entry.received.add(packet.bytes.len());
+                        entry.received.add(packet.len());
                     }
                 }
                 Err(reason) => self.counters.drop(reason),
@@ -119,14 +115,14 @@ impl Shard {
         }
     }
 
-    /// Judges decrypted packets by the first one.
+    /// Judges decrypted packets, `load` in all, by the first one.
     fn judge_inner(
         &mut self,
         number: u32,
-        run: &[Option<Packet<'_>>],
+        packet: &Packet<'_>,
+        load: Traffic,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let Some(Some(packet)) = run.first() else { return Ok(()) };
         check_travel(packet.source, packet.destination)?;
         // Cryptokey routing: the peer speaks for the addresses that are routed to it, and no others.
         if self.peers.by_address(packet.source) != Some(number) {
@@ -139,8 +135,6 @@ impl Shard {
             }
         }
         let entry = self.peers.at(number).ok_or(DropReason::UnknownIndex)?;
-        let bytes = run.iter().flatten().map(|packet| packet.bytes.len() as u64).sum();
-        let load = Traffic { packets: run.len() as u64, bytes };
         match self.filter.verdict_for(load, Direction::OutOfTunnel, packet, &entry.view(), now) {
             Verdict::Pass => Ok(()),
             Verdict::Drop(reason) => Err(reason),
@@ -148,16 +142,51 @@ impl Shard {
     }
 }
 
+/// Packets that came one after the other and that nothing tells apart.
+#[derive(Default)]
+struct Alike<'a> {
+    first: Option<Packet<'a>>,
+    packets: [&'a [u8]; BATCH],
+    load: Traffic,
+}
+
+impl<'a> Alike<'a> {
+    fn of(first: &Packet<'a>) -> Self {
+        let mut alike = Self { first: Some(*first), ..Self::default() };
+        alike.add(first);
+        alike
+    }
+
+    /// Takes one more, unless it is another kind.
+    fn take(&mut self, packet: &Packet<'a>) -> bool {
+        let is_like = self.first.as_ref().is_some_and(|first| packet.is_like(first));
+        if is_like {
+            self.add(packet);
+        }
+        is_like
+    }
+
+    fn add(&mut self, packet: &Packet<'a>) {
+        self.packets[self.load.packets as usize] = packet.bytes;
+        self.load.packets += 1;
+        self.load.bytes += packet.bytes.len() as u64;
+    }
+
+    fn packets(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.packets[..self.load.packets as usize].iter().copied()
+    }
+}
+
 /// Has a packet go to the TUN, with the mark of congestion that the outer header had (RFC 6040 §4.2).
-fn deliver(packet: &Packet<'_>, mark: Ecn, out: &mut Outbox) -> Result<(), DropReason> {
-    let inner = Ecn::of(packet.bytes);
+fn deliver(packet: &[u8], mark: Ecn, out: &mut Outbox) -> Result<(), DropReason> {
+    let inner = Ecn::of(packet);
     let after = Ecn::after_tunnel(inner, mark).ok_or(DropReason::CongestionUnheard)?;
-    let room = out.packet_room(packet.bytes.len()).ok_or(DropReason::OutboxFull)?;
-    let sum = Sum::default().and_copied(packet.bytes, room);
+    let room = out.packet_room(packet.len()).ok_or(DropReason::OutboxFull)?;
+    let sum = Sum::default().and_copied(packet, room);
     if after != inner {
         after.write(room);
     }
-    out.deliver_summed(packet.bytes.len(), (after == inner).then_some(sum));
+    out.deliver_summed(packet.len(), (after == inner).then_some(sum));
     Ok(())
 }
 
