@@ -157,9 +157,8 @@ impl Segments {
         let Layout { upper, transport, payload: header_bytes } = self.layout;
         let end = bytes.len().min(self.next + self.segment_bytes);
         let is_last = end == bytes.len();
-        // It is a packet's, which is no longer than its header can say.
-        let total = segment.len() as u16;
-        let above_bytes = total - transport as u16;
+        // Of a packet whose own header says how long it is, in as many bits.
+        let (total, above_bytes) = (segment.len() as u16, (segment.len() - transport) as u16);
         let (headers, payload) = segment.split_at_mut(header_bytes);
         let sum = self.common.above.and_copied(&bytes[self.next..end], payload);
         headers.copy_from_slice(&bytes[..header_bytes]);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::layout::{Layout, Upper};
+use super::vnet::{Kind, VnetHeader};
 use super::{Batch, Burst, Coalescer, Merging, VNET_HEADER_BYTES};
 use crate::packet::checksum::Sum;
 
@@ -150,6 +151,22 @@ fn a_stream_becomes_one_super_packet_and_the_same_segments_again() {
         assert_eq!(writes.len(), 1, "flow {flow}");
         assert_eq!(taken_apart(writes[0].1.clone()), packets, "flow {flow}");
     }
+}
+
+#[test]
+fn a_packet_of_ipv6_may_be_longer_than_its_length_field_says() {
+    // Its 40 bytes of header do not count (RFC 8200 §3).
+    let packet = Made::of(1, 5, &[3; 65_535 - 32]).bytes();
+    assert_eq!(packet.len(), 65_575);
+    let header = VnetHeader {
+        kind: Kind::Tcp,
+        segment_bytes: u16::MAX,
+        checksum: Some((40, 16)),
+        header_bytes: 72,
+        congestion_reduced: false,
+    };
+    let write = [&header.write(6)[..], &packet].concat();
+    assert_eq!(taken_apart(write), [packet]);
 }
 
 #[test]
