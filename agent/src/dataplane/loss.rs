@@ -4,6 +4,8 @@
 /// Why a packet or datagram was lost between the kernel and a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
+    /// So much waited for the network that it was not sent, for its sender to send less.
+    Backlog,
     /// The UDP socket's send buffer was full.
     UdpFull,
     /// The kernel refused to send a datagram: no route, a firewall, or too large for the LAN.
@@ -20,7 +22,8 @@ pub enum Loss {
 
 impl Loss {
     /// Every loss, in the order of the counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Backlog,
         Self::UdpFull,
         Self::UdpRefused,
         Self::TunFull,
@@ -32,6 +35,7 @@ impl Loss {
     /// The stable name, in kebab case; distinct from every drop reason's.
     pub fn text(self) -> &'static str {
         match self {
+            Self::Backlog => "backlog",
             Self::UdpFull => "udp-full",
             Self::UdpRefused => "udp-refused",
             Self::TunFull => "tun-full",
@@ -44,6 +48,9 @@ impl Loss {
     /// The loss in one sentence, for people.
     pub fn sentence(self) -> &'static str {
         match self {
+            Self::Backlog => {
+                "The network could not take packets as fast as they came, and others would have waited for them."
+            }
             Self::UdpFull => "The network could not take datagrams as fast as they came.",
             Self::UdpRefused => {
                 "The machine refused to send a datagram: no route, a firewall, or too large for the network."

@@ -6,6 +6,7 @@
 //! asks for a worker's attention comes through its inbox and an eventfd.
 
 mod alarm;
+mod backlog;
 mod clock;
 mod courtesy;
 mod error;

@@ -34,11 +34,15 @@ impl Ports {
     /// # Errors
     /// [`DataPlaneError::Tun`] or [`DataPlaneError::Udp`], with what to do.
     pub(super) fn open(options: &Options) -> Result<Vec<Self>, DataPlaneError> {
-        let Options { tun_name, listen_port, shards, fwmark, offloads, .. } = options;
+        let Options { tun_name, role, listen_port, shards, fwmark, offloads, .. } = options;
         let (queues, tun_steered) =
             open_queues(options).map_err(|source| DataPlaneError::tun(tun_name, source))?;
-        let sockets = UdpPort::bind_group(*listen_port, *fwmark, offloads.udp, *shards)
+        let mut sockets = UdpPort::bind_group(*listen_port, *fwmark, offloads.udp, *shards)
             .map_err(|source| DataPlaneError::udp(*listen_port, source))?;
+        // What stands before one of a gateway's devices says nothing of another.
+        if *role == Role::Device {
+            sockets.iter_mut().for_each(UdpPort::keep_backlog_short);
+        }
         let udp_steered = steer_sockets(&sockets, options);
         let (udp_segments, udp_gathers) = sockets[0].segments();
         info!(

@@ -7,15 +7,17 @@
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use partywall_datapath::packet::Ecn;
 use partywall_datapath::shard::{Origin, Run};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::dataplane::backlog::Backlog;
 use crate::dataplane::loss::{Loss, Losses};
 use crate::dataplane::train::Train;
-use crate::sys::udp::{leave_out_details, set_gro};
+use crate::sys::udp::{leave_out_details, set_gro, standing_bytes};
 
 /// What the kernel may keep for us while the worker is busy: 20 ms at 1 Gb/s is 2.5 MB, and the
 /// kernel counts its own overhead too.
@@ -34,6 +36,8 @@ pub(super) struct UdpPort {
     local_port: u16,
     /// Whether the kernel is asked to segment and to gather.
     offload: bool,
+    /// What stands before the network, where it is kept short.
+    backlog: Option<Backlog>,
 }
 
 /// The memory that a socket is read into, allocated once. Apart from the socket, so that what a
@@ -107,7 +111,7 @@ impl UdpPort {
         }
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         let bound = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(Self { socket, state, ipv6, local_port: bound.port(), offload })
+        Ok(Self { socket, state, ipv6, local_port: bound.port(), offload, backlog: None })
     }
 
     /// The port that the socket is bound to.
@@ -128,6 +132,17 @@ impl UdpPort {
         self.socket.recv_buffer_size()
     }
 
+    /// From now on not everything is admitted. For a socket whose datagrams all stand in one queue.
+    pub(super) fn keep_backlog_short(&mut self) {
+        self.backlog = Some(Backlog::default());
+    }
+
+    /// Whether what one read of the TUN brought, so many bytes, is to be sent, or others would wait for it.
+    pub(super) fn admits(&mut self, bytes: usize, now: Instant) -> bool {
+        let Self { backlog: Some(backlog), socket, .. } = self else { return true };
+        backlog.admits(bytes, now, || standing_bytes(socket).unwrap_or_default())
+    }
+
     /// Reads one batch. `WouldBlock` when there is none.
     pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet) -> io::Result<Batch<'a>> {
         let mut chunks = inlet.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);
@@ -138,7 +153,7 @@ impl UdpPort {
     }
 
     /// Sends a run, in one call where the kernel segments. What it would not take is counted.
-    pub(super) fn send(&self, run: &Run<'_>, losses: &mut Losses) {
+    pub(super) fn send(&mut self, run: &Run<'_>, losses: &mut Losses) {
         let call_bytes = run.segment_bytes * self.segments().0;
         for contents in run.bytes.chunks(call_bytes) {
             let Err(refused) = self.send_one(run, contents, run.segment_bytes) else {
@@ -156,7 +171,7 @@ impl UdpPort {
         }
     }
 
-    fn send_singly(&self, run: &Run<'_>, contents: &[u8], losses: &mut Losses) {
+    fn send_singly(&mut self, run: &Run<'_>, contents: &[u8], losses: &mut Losses) {
         for datagram in contents.chunks(run.segment_bytes) {
             match self.send_one(run, datagram, datagram.len()) {
                 Ok(()) => {}
@@ -168,7 +183,7 @@ impl UdpPort {
         }
     }
 
-    fn send_one(&self, run: &Run<'_>, contents: &[u8], segment_bytes: usize) -> io::Result<()> {
+    fn send_one(&mut self, run: &Run<'_>, contents: &[u8], segment_bytes: usize) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.as_sent(run.destination),
             // None for what says nothing.
@@ -177,7 +192,11 @@ impl UdpPort {
             segment_size: (contents.len() > segment_bytes).then_some(segment_bytes),
             src_ip: None,
         };
-        self.state.try_send((&self.socket).into(), &transmit)
+        self.state.try_send((&self.socket).into(), &transmit)?;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.sent(contents.len());
+        }
+        Ok(())
     }
 
     /// An IPv6 socket reaches IPv4 by mapped addresses (RFC 4291 §2.5.5.2).
@@ -275,7 +294,7 @@ mod tests {
             netns::in_private_network(|| {
                 loopback_up();
                 let to = UdpPort::bind(None, 0x5057, offload).unwrap();
-                let from = UdpPort::bind(Some(51820), 0x5057, offload).unwrap();
+                let mut from = UdpPort::bind(Some(51820), 0x5057, offload).unwrap();
                 assert_eq!(to.segments(), (segments, segments));
                 let bytes: Vec<u8> = (0..250_u32).map(|n| n as u8).collect();
                 for ip in ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()] {
@@ -295,7 +314,7 @@ mod tests {
     #[test]
     fn a_destination_without_a_route_is_counted_and_nothing_more() {
         netns::in_private_network(|| {
-            let from = UdpPort::bind(None, 0x5057, true).unwrap();
+            let mut from = UdpPort::bind(None, 0x5057, true).unwrap();
             let mut losses = Losses::default();
             from.send(&run("192.0.2.1:9".parse().unwrap(), 4, b"datagrams"), &mut losses);
             assert_eq!(losses.iter().find(|(_, count)| *count > 0), Some((Loss::UdpRefused, 3)));
@@ -309,7 +328,7 @@ mod tests {
             let to = UdpPort::bind(None, 0x5057, true).unwrap();
             let socket = bind_ipv4(0, 0x5057, false).unwrap();
             let state = UdpSocketState::new((&socket).into()).unwrap();
-            let from = UdpPort {
+            let mut from = UdpPort {
                 socket,
                 state,
                 ipv6: false,

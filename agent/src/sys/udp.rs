@@ -25,6 +25,23 @@ pub(crate) fn leave_out_details(socket: impl AsFd, is_ipv6: bool) -> io::Result<
     }
 }
 
+/// The memory of datagrams that were sent and that no interface has taken yet, in bytes (`SIOCOUTQ` of
+/// `linux/sockios.h`).
+///
+/// # Errors
+/// What the kernel answers; none for an open socket.
+#[expect(unsafe_code, reason = "no safe crate in the workspace offers this request")]
+pub(crate) fn standing_bytes(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one `c_int` at the pointer, which is to one that outlives the call; the
+    // descriptor is open for as long as `socket` is borrowed.
+    match unsafe { libc::ioctl(fd, libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or_default()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[expect(unsafe_code, reason = "no safe crate in the workspace offers these options")]
 fn set(socket: impl AsFd, level: libc::c_int, option: libc::c_int, on: bool) -> io::Result<()> {
     let value = libc::c_int::from(on);

@@ -58,15 +58,18 @@ pub(super) fn tcp(
 ) -> Result<Streamed> {
     let (streams, seconds) = (streams.to_string(), seconds.to_string());
     let mut args = vec!["-t", &seconds, "-P", &streams];
+    let usual = from.read(BEGINS_WITH)?;
     if target.congestion == Congestion::Cubic {
-        from.ok(&["sysctl", "-qw", UNPACED])?;
+        begin_with(from, UNPACED)?;
         args.extend(["-C", "cubic"]);
     }
-    let (report, machine, daemons) = within("iperf3 measures", PATIENCE, || {
+    let measured = within("iperf3 measures", PATIENCE, || {
         let before = (machine::busy_s()?, daemons_s()?);
         let report = run(from, target, &args)?;
         Ok(Some((report, machine::busy_s()? - before.0, daemons_s()? - before.1)))
-    })?;
+    });
+    begin_with(from, usual.trim())?;
+    let (report, machine, daemons) = measured?;
     let received = &report["end"]["sum_received"];
     let gb = field(received, "bytes")? / 1e9;
     ensure!(gb > 0.0, "nothing arrived");
@@ -98,7 +101,13 @@ pub(super) fn udp(
 
 /// iperf3 chooses after it has connected, and what connected with BBR goes on to be paced. A network namespace may not
 /// begin with CUBIC where the machine does not; with Reno each may, and that does not pace either.
-const UNPACED: &str = "net.ipv4.tcp_congestion_control=reno";
+const UNPACED: &str = "reno";
+const BEGINS_WITH: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+fn begin_with(from: &Host, congestion: &str) -> Result<()> {
+    from.ok(&["sysctl", "-qw", &format!("net.ipv4.tcp_congestion_control={congestion}")])?;
+    Ok(())
+}
 
 const SNMP: &str = "/proc/net/snmp";
 

@@ -24,6 +24,9 @@ pub(super) enum Metric {
     LoadedP50,
     LoadedP99,
     LoadedLost,
+    SlowLink,
+    SlowLinkP50,
+    SlowLinkP99,
     Memory,
     /// Of the machine, by the hypervisor, during the measurement of a turn that suffered most.
     Stolen,
@@ -41,7 +44,7 @@ enum Hold {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::OneStream,
         Self::EightStreams,
         Self::OneStreamDaemons,
@@ -55,6 +58,9 @@ impl Metric {
         Self::LoadedP50,
         Self::LoadedP99,
         Self::LoadedLost,
+        Self::SlowLink,
+        Self::SlowLinkP50,
+        Self::SlowLinkP99,
         Self::Memory,
         Self::Stolen,
     ];
@@ -74,6 +80,9 @@ impl Metric {
             Self::LoadedP50 => ("round trip, under one TCP stream, p50", "us"),
             Self::LoadedP99 => ("round trip, under one TCP stream, p99", "us"),
             Self::LoadedLost => ("pings lost, under one TCP stream", "%"),
+            Self::SlowLink => ("one TCP stream, 100 Mb/s link", "Gb/s"),
+            Self::SlowLinkP50 => ("round trip beside it, 100 Mb/s link, p50", "us"),
+            Self::SlowLinkP99 => ("round trip beside it, 100 Mb/s link, p99", "us"),
             Self::Memory => ("larger daemon's memory at its peak", "MB"),
             Self::Stolen => ("stolen from the machine meanwhile, at most", "%"),
         }
@@ -94,6 +103,9 @@ impl Metric {
             | Self::IdleP99
             | Self::LoadedP50
             | Self::LoadedLost
+            | Self::SlowLink
+            | Self::SlowLinkP50
+            | Self::SlowLinkP99
             | Self::Memory
             | Self::Stolen => Hold::Nothing,
         }

@@ -59,6 +59,25 @@ impl Side {
         iperf::udp(self.device(), self.server(), target, payload_bytes, seconds)
     }
 
+    /// Measures while the device's own link is a slow one with a long queue.
+    ///
+    /// # Errors
+    /// As `measure`, and where the kernel has no such link.
+    pub(super) fn over_slow_link<T>(
+        &mut self,
+        measure: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let device = self.device().clone();
+        let qdisc = |verb: &str, link: &str| {
+            let command = format!("tc qdisc {verb} dev eth0 root{link}");
+            device.ok(&command.split(' ').collect::<Vec<_>>())
+        };
+        qdisc("replace", " tbf rate 100mbit burst 128kb limit 8mb")?;
+        let measured = measure(self);
+        qdisc("del", "")?;
+        measured
+    }
+
     /// Processor time of both daemons so far.
     fn daemons_s(&mut self) -> Result<f64> {
         match self {

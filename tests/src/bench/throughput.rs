@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::bare::{Bare, cipher_s_per_gb};
-use super::iperf::{Congestion, Target};
+use super::iperf::{Congestion, Streamed, Target};
 use super::machine::undisturbed;
 use super::metric::Metric;
 use super::ping::{self, Pings};
@@ -55,13 +55,15 @@ pub enum Part {
     Udp,
     /// Round trips, idle and under a bulk transfer.
     RoundTrip,
+    /// Round trips beside a bulk transfer, where the device's own link is slow.
+    SlowLink,
     /// One stream with few and with many rules.
     Rules,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::RoundTrip, Self::Rules];
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::Udp, Self::RoundTrip, Self::SlowLink, Self::Rules];
 }
 
 type Figures = BTreeMap<Metric, Vec<f64>>;
@@ -155,10 +157,21 @@ fn turn(side: &mut Side, target: &Target, parts: &[Part], figures: &mut Figures)
         let idle = noting(&mut worst, undisturbed(idle)?);
         add(Metric::IdleP50, idle.us(0.5));
         add(Metric::IdleP99, idle.us(0.99));
-        let loaded = noting(&mut worst, undisturbed(|| loaded_pings(side, target))?);
+        let (loaded, _) = noting(&mut worst, undisturbed(|| loaded_pings(side, target))?);
         add(Metric::LoadedP50, loaded.us(0.5));
         add(Metric::LoadedP99, loaded.us(0.99));
         add(Metric::LoadedLost, loaded.lost_percent());
+    }
+    if parts.contains(&Part::SlowLink) {
+        // BBR keeps every queue short by itself; most machines have CUBIC, which keeps none.
+        let target = Target { congestion: Congestion::Cubic, ..target.clone() };
+        let (pings, streamed) = noting(
+            &mut worst,
+            side.over_slow_link(|side| undisturbed(|| loaded_pings(side, &target)))?,
+        );
+        add(Metric::SlowLink, streamed.gbit_per_s);
+        add(Metric::SlowLinkP50, pings.us(0.5));
+        add(Metric::SlowLinkP99, pings.us(0.99));
     }
     if parts.contains(&Part::Tcp) {
         let one = noting(&mut worst, undisturbed(|| side.tcp(target, 1, TCP_S))?);
@@ -187,16 +200,15 @@ fn noting<T>(worst: &mut f64, (measured, stolen): (T, f64)) -> T {
     measured
 }
 
-/// Pings beside a bulk transfer through the same tunnel.
-fn loaded_pings(side: &mut Side, target: &Target) -> Result<Pings> {
+/// Pings beside a bulk transfer through the same tunnel, and that transfer.
+fn loaded_pings(side: &mut Side, target: &Target) -> Result<(Pings, Streamed)> {
     let device = side.device().clone();
     std::thread::scope(|scope| {
         let pings = scope
             .spawn(|| Pings::send(&device, &target.address, LOADED_PINGS, LOADED_PINGS_SKIPPED));
         let load = side.tcp(target, 1, LOAD_S);
         let pings = pings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        load?;
-        pings
+        Ok((pings?, load?))
     })
 }
 
