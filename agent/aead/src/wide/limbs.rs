@@ -101,13 +101,6 @@ impl Products {
         Self { low, high }
     }
 
-    /// With those of another sum.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self { low: sum(self.low, other.low), high: sum(self.high, other.high) }
-    }
-
     /// As a number modulo the prime.
     #[target_feature(enable = "avx512f")]
     #[inline]

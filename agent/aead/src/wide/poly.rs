@@ -190,15 +190,14 @@ impl Sums {
         self.add(blocks);
     }
 
-    /// Takes in four blocks of each packet with one reduction. The one that the sum is added to has products of
-    /// its own: the others do not wait for it.
+    /// Takes in four blocks of each packet with one reduction. The one that the sum is added to comes last: the
+    /// others do not wait for it.
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
     fn add(&mut self, [a, b, c, d]: [Limbs; CHUNK_BLOCKS]) {
         let [power_4, power_3, power_2, power_1] = &self.powers;
-        let products = Products::of(d, power_1).and(c, power_2).and(b, power_3);
-        let first = Products::of(sum(self.sum, a), power_4);
-        self.sum = products.plus(first).carried();
+        let others = Products::of(d, power_1).and(c, power_2).and(b, power_3);
+        self.sum = others.and(sum(self.sum, a), power_4).carried();
     }
 
     /// Each packet's tag: the sum, fully reduced, and the second half of its key added.
