@@ -175,11 +175,13 @@ fn a_burst_allocates_nothing_on_its_way() {
 
 #[test]
 fn super_packets_of_a_runs_length_are_parted_on_no_side() {
+    /// As many as an outbox has room for.
+    const FITTING: usize = 8;
     let mut lab = Lab::connected();
     let mtu = lab.device.frame.as_ref().unwrap().mtu;
     let count = Outbox::run_packets(mtu);
     let mut out = Outbox::new();
-    for _ in 0..4 {
+    for _ in 0..FITTING {
         assert!(!out.is_full(), "the worker would not read another one");
         let mut read = queries(SERVER, count, usize::from(mtu) - 28);
         let mut burst = Burst::read(&mut read).unwrap();
@@ -187,15 +189,16 @@ fn super_packets_of_a_runs_length_are_parted_on_no_side() {
     }
     let mut trains: Vec<_> =
         out.runs().map(|run| (run.bytes.to_vec(), run.segment_bytes)).collect();
-    assert_eq!(trains.len(), 4);
+    assert!(out.is_full());
+    assert_eq!(trains.len(), FITTING);
     assert!(trains.iter().all(|(bytes, segment_bytes)| bytes.len() == count * segment_bytes));
 
     // One more, sealed as another.
-    let mut fifth = Outbox::new();
+    let mut last = Outbox::new();
     let mut read = queries(SERVER, count, usize::from(mtu) - 28);
     let mut burst = Burst::read(&mut read).unwrap();
-    lab.device.handle_burst(&mut burst, lab.now, &mut fifth, |_| panic!("it fits"));
-    trains.extend(fifth.runs().map(|run| (run.bytes.to_vec(), run.segment_bytes)));
+    lab.device.handle_burst(&mut burst, lab.now, &mut last, |_| panic!("it fits"));
+    trains.extend(last.runs().map(|run| (run.bytes.to_vec(), run.segment_bytes)));
     let (mut arrived, mut at_flush) = (Outbox::new(), Vec::new());
     for (bytes, segment_bytes) in &mut trains {
         let from = SocketAddr::from(DEVICE_AT);
@@ -204,5 +207,5 @@ fn super_packets_of_a_runs_length_are_parted_on_no_side() {
             out.clear();
         });
     }
-    assert_eq!(at_flush, [4 * count]);
+    assert_eq!(at_flush, [FITTING * count]);
 }
