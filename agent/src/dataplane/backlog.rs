@@ -18,7 +18,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// The wait at which nothing large is sent. A transfer that begins doubles its pace until then, and CoDel alone
 /// would take seconds to bring that down.
 const LIMIT: Duration = Duration::from_millis(50);
-/// What may stand however slow the interface is: about one super-packet, so that it is never out of work.
+/// What may stand however slow the interface is: a little less than one full super-packet, so that it has work while the
+/// next one is read.
 const ALWAYS_BYTES: usize = 64 << 10;
 /// What the interface's speed is measured over, at least: it may take a call's datagrams all at once.
 const WINDOW: Duration = Duration::from_millis(10);
@@ -31,9 +32,12 @@ const SMALL_BYTES: usize = 300;
 /// What one socket's datagrams wait for.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Bytes that stood when the kernel was last asked, and what was sent since.
+    /// When the kernel was last asked, the bytes that stood then, and what was sent since.
+    asked: Option<Instant>,
     standing: usize,
     sent: usize,
+    /// What was admitted and is not sent yet: a turn sends what it read when it is over.
+    held: usize,
     /// While the interface is never out of work, and whether it is or not.
     busy: Option<Window>,
     any: Option<Window>,
@@ -73,6 +77,11 @@ impl Backlog {
         self.sent += bytes + CALL_BYTES;
     }
 
+    /// What is held is sent from here on, or is not to be sent after all.
+    pub(super) fn flushed(&mut self) {
+        self.held = 0;
+    }
+
     /// Whether what one read of the TUN brought, so many bytes, is to be sent. `ask` has the kernel tell how many
     /// bytes stand; it is called only where they may be many.
     pub(super) fn admits(
@@ -81,31 +90,56 @@ impl Backlog {
         now: Instant,
         ask: impl FnOnce() -> usize,
     ) -> bool {
-        if bytes <= SMALL_BYTES || self.standing + self.sent < ALWAYS_BYTES {
-            return true;
+        let admits = bytes <= SMALL_BYTES
+            || self.standing + self.sent + self.held < ALWAYS_BYTES
+            || self.has_room(now, ask);
+        if admits {
+            self.held += bytes;
         }
-        let wait = self.wait(now, ask());
+        admits
+    }
+
+    /// Whether one more large read may stand.
+    fn has_room(&mut self, now: Instant, ask: impl FnOnce() -> usize) -> bool {
+        // A turn has one time. The answer holds for as long as nothing was sent in it.
+        if self.sent > 0 || self.asked != Some(now) {
+            self.learn(now, ask());
+        }
+        let wait = self.wait();
         let is_due = self.law.is_due(now, wait);
         !is_due && wait < LIMIT
     }
 
-    /// How long a datagram waits now that so many bytes stand.
-    fn wait(&mut self, now: Instant, standing: usize) -> Duration {
+    /// So many bytes stand now: what the interface took since that was last asked says how fast it is.
+    fn learn(&mut self, now: Instant, standing: usize) {
         let taken_bytes = (self.standing + self.sent).saturating_sub(standing);
+        let long_ago = self.asked.replace(now).is_some_and(|last| now > last + INTERVAL);
+        // Nobody knows whether it rested meanwhile, unless some of what stood then still stands.
+        let may_have_rested = long_ago && taken_bytes > self.standing;
         (self.standing, self.sent) = (standing, 0);
         // It is at least so fast, but for the call that it had begun with before.
         if let Some((seconds, bytes)) = Window::add(&mut self.any, now, taken_bytes) {
             let least = bytes.saturating_sub(ALWAYS_BYTES) as f64 / seconds;
             self.speed = self.speed.map(|speed| speed.max(least));
         }
-        if standing < ALWAYS_BYTES {
+        if standing < ALWAYS_BYTES || may_have_rested {
             self.busy = None;
-            return Duration::ZERO;
+            self.law.rest();
         }
-        if let Some((seconds, bytes)) = Window::add(&mut self.busy, now, taken_bytes) {
+        if standing >= ALWAYS_BYTES
+            && let Some((seconds, bytes)) = Window::add(&mut self.busy, now, taken_bytes)
+        {
             self.speed = Some(bytes as f64 / seconds);
         }
-        self.speed.map_or(Duration::ZERO, |speed| Duration::from_secs_f64(standing as f64 / speed))
+    }
+
+    /// How long a datagram waits behind what stands and what is held.
+    fn wait(&self) -> Duration {
+        let before = self.standing + self.held;
+        match self.speed {
+            Some(speed) if before >= ALWAYS_BYTES => Duration::from_secs_f64(before as f64 / speed),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 }
 
@@ -122,10 +156,15 @@ struct Law {
 }
 
 impl Law {
+    /// The wait is not too long, or was not meanwhile.
+    fn rest(&mut self) {
+        (self.first_due, self.is_dropping) = (None, false);
+    }
+
     /// Whether to drop, now that the wait is so long.
     fn is_due(&mut self, now: Instant, wait: Duration) -> bool {
         if wait < TARGET {
-            (self.first_due, self.is_dropping) = (None, false);
+            self.rest();
             return false;
         }
         if now < *self.first_due.get_or_insert(now + INTERVAL) {
@@ -170,13 +209,16 @@ mod tests {
         /// Each call's bytes, and how many bytes of the first are sent.
         calls: VecDeque<f64>,
         begun: f64,
+        /// What the turn has read and not sent yet.
+        held: Vec<usize>,
         asked: usize,
     }
 
     impl Link {
         fn of(bytes_per_s: f64) -> Self {
             let (backlog, calls) = (Backlog::default(), VecDeque::new());
-            Self { backlog, now: Instant::now(), bytes_per_s, calls, begun: 0.0, asked: 0 }
+            let (now, held) = (Instant::now(), Vec::new());
+            Self { backlog, now, bytes_per_s, calls, begun: 0.0, held, asked: 0 }
         }
 
         fn pass(&mut self, time: Duration) {
@@ -198,18 +240,30 @@ mod tests {
             Duration::from_secs_f64((self.standing() - self.begun) / self.bytes_per_s)
         }
 
-        /// Whether so many bytes are sent.
-        fn offer(&mut self, bytes: usize) -> bool {
+        /// Whether so many bytes are to be sent.
+        fn read(&mut self, bytes: usize) -> bool {
             let standing = self.standing() as usize;
-            let Self { backlog, now, asked, .. } = self;
+            let Self { backlog, now, asked, held, .. } = self;
             let admits = backlog.admits(bytes, *now, || {
                 *asked += 1;
                 standing
             });
-            if admits {
+            held.extend(admits.then_some(bytes));
+            admits
+        }
+
+        fn flush(&mut self) {
+            self.backlog.flushed();
+            for bytes in self.held.drain(..) {
                 self.backlog.sent(bytes);
                 self.calls.push_back((bytes + CALL_BYTES) as f64);
             }
+        }
+
+        /// A turn that reads so many bytes once; whether they are sent.
+        fn offer(&mut self, bytes: usize) -> bool {
+            let admits = self.read(bytes);
+            self.flush();
             admits
         }
 
@@ -267,6 +321,33 @@ mod tests {
             assert!(fits, "{bytes_per_s} × {load}: {longest:?} for {limit:?}");
             assert_eq!(idle, 0, "{bytes_per_s} × {load}");
         }
+    }
+
+    #[test]
+    fn what_one_turn_reads_waits_for_what_it_read_before() {
+        let mut link = Link::of(2.5e6);
+        link.load(1.05, Duration::from_secs(2));
+        link.pass(Duration::from_secs(1));
+        let asked = link.asked;
+        let admitted = (0..100).filter(|_| link.read(READ_BYTES)).count();
+        link.flush();
+        // 50 ms are two reads, and one more goes once the wait is shorter.
+        assert!((2..=3).contains(&admitted), "{admitted}");
+        assert!(link.asked <= asked + 1, "a turn asks once");
+    }
+
+    #[test]
+    fn a_long_time_of_small_packets_says_nothing_of_the_speed() {
+        let mut link = Link::of(12.5e6);
+        link.load(1.2, Duration::from_secs(1));
+        let speed = link.backlog.speed.unwrap();
+        for _ in 0..10_000 {
+            link.pass(Duration::from_millis(1));
+            assert!(link.offer(SMALL_BYTES));
+        }
+        link.calls.push_back(2.0 * ALWAYS_BYTES as f64);
+        assert!(link.offer(READ_BYTES), "{:?}", link.backlog.speed);
+        assert_eq!(link.backlog.speed, Some(speed));
     }
 
     #[test]
@@ -329,9 +410,9 @@ mod tests {
         link.backlog.speed = Some(link.bytes_per_s);
         // It is done with the first of three calls as soon as it is watched, and rests after the third.
         link.backlog.sent(3 * READ_BYTES);
-        link.backlog.wait(link.now, 3 * READ_BYTES);
+        link.backlog.learn(link.now, 3 * READ_BYTES);
         link.pass(WINDOW);
-        link.backlog.wait(link.now, 0);
+        link.backlog.learn(link.now, 0);
         assert_eq!(link.backlog.speed, Some(link.bytes_per_s));
         // A turn's time stands still, but not the interface.
         for _ in 0..10 {

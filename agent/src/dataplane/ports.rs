@@ -67,6 +67,7 @@ impl Ports {
 
     /// Passes on everything that the shard has to say. What cannot be is counted.
     pub(super) fn flush(&mut self, outbox: &mut Outbox, losses: &mut Losses) {
+        self.udp.flushed();
         if outbox.is_empty() {
             return;
         }

@@ -143,6 +143,11 @@ impl UdpPort {
         backlog.admits(bytes, now, || standing_bytes(socket).unwrap_or_default())
     }
 
+    /// All that was admitted is being sent, or is not to be sent after all.
+    pub(super) fn flushed(&mut self) {
+        self.backlog.iter_mut().for_each(Backlog::flushed);
+    }
+
     /// Reads one batch. `WouldBlock` when there is none.
     pub(super) fn receive<'a>(&self, inlet: &'a mut Inlet) -> io::Result<Batch<'a>> {
         let mut chunks = inlet.buffers.chunks_exact_mut(DATAGRAM_MAX_BYTES);

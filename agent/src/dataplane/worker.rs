@@ -272,7 +272,7 @@ impl Worker {
     ) -> bool {
         let Self { shard, ports, .. } = self;
         let mut flushed = false;
-        let admitted = ports.udp.admits(read.len(), now);
+        let admitted = ports.udp.admits(ports.tun.packet(read).len(), now);
         match ports.tun.burst(read) {
             Ok(burst) if !admitted => losses.add(Loss::Backlog, burst.remaining() as u64),
             Ok(mut burst) => shard.handle_burst(&mut burst, now, outbox, |outbox| {

@@ -1,4 +1,4 @@
-//! UDP socket options that no safe crate offers.
+//! What no safe crate asks of a UDP socket: options, and what waits in it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
