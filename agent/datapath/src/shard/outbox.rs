@@ -26,7 +26,7 @@ const ITEM_MARGIN: usize = 64;
 /// Calls for other shards: about as many as a second's worth that a shard lets in without a cookie
 /// comes in one batch.
 const CALLS: usize = 64;
-/// Bytes of one kind: eight full super-packets at MTU 1420. The other end is woken once for what goes at once;
+/// Bytes of one kind: eight full super-packets at MTU 1420, so that what a turn has to say seldom goes in parts.
 /// `docs/performance.md` has what half as much costs, and that twice as much saves nothing.
 const ARENA_BYTES: usize = 512 << 10;
 /// Segments that Linux takes in one `UDP_SEGMENT` call (`UDP_MAX_SEGMENTS` before 6.9).
