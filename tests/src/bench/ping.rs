@@ -27,7 +27,7 @@ pub(super) fn until_answered(host: &Host, server: &str) -> Result<()> {
 }
 
 /// What came of a number of pings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Pings {
     times_us: Vec<f64>,
     lost: usize,
@@ -48,6 +48,12 @@ impl Pings {
             output.stderr
         );
         Ok(pings)
+    }
+
+    /// Takes others in.
+    pub(super) fn add(&mut self, others: Self) {
+        self.times_us.extend(others.times_us);
+        self.lost += others.lost;
     }
 
     fn read(text: &str, count: usize, skipped: usize) -> Self {
@@ -84,7 +90,9 @@ mod tests {
 64 bytes from 10.1.0.10: icmp_seq=4 ttl=63 time=1.20 ms
 64 bytes from 10.1.0.10: icmp_seq=4 ttl=63 time=7.20 ms (DUP!)
 ";
-        let pings = Pings::read(text, 4, 1);
+        let mut pings = Pings::read(text, 2, 2);
+        assert_eq!((pings.us(0.5).round(), pings.lost), (1200.0, 1));
+        pings.add(Pings { times_us: vec![100.0], lost: 1 });
         assert_eq!((pings.us(0.5).round(), pings.us(0.99).round()), (100.0, 1200.0));
         assert!((pings.lost_percent() - 50.0).abs() < 1e-9);
     }

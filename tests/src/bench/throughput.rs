@@ -35,7 +35,11 @@ const UDP_S: u32 = 3;
 const RULES_S: u32 = 3;
 const BARE_S: u32 = 3;
 
-const IDLE_PINGS: usize = 400;
+/// In a round, each tunnel's. Between two of them the machine may become slower by as much as tunnels differ.
+const IDLE_TURNS: usize = 8;
+const IDLE_PINGS: usize = 50;
+/// The first ones find caches and neighbours as whoever was measured before has left them.
+const IDLE_PINGS_SKIPPED: usize = 2;
 /// Six of them are above p99.
 const LOADED_PINGS: usize = 600;
 /// Until the stream beside them has filled its queues.
@@ -101,9 +105,16 @@ pub fn throughput(
         false => None,
     };
     for round in 1..=rounds {
+        let mut worst = BTreeMap::new();
+        if parts.contains(&Part::RoundTrip) {
+            told(&format!("round {round} of {rounds}: all tunnels, idle"));
+            worst = idle_turns(&sides, &target, &mut figures)
+                .with_context(|| format!("round {round}, idle"))?;
+        }
         for (name, side) in &mut sides {
             told(&format!("round {round} of {rounds}: {name}"));
-            turn(side, &target, parts, figures.entry(name).or_default())
+            let worst = worst.get(name).copied().unwrap_or_default();
+            turn(side, &target, parts, worst, figures.entry(name).or_default())
                 .with_context(|| format!("round {round}, {name}"))?;
         }
         if let Some(floor) = &mut floor {
@@ -146,17 +157,50 @@ fn many_rules(
     Ok(side)
 }
 
-/// One turn of one tunnel.
-fn turn(side: &mut Side, target: &Target, parts: &[Part], figures: &mut Figures) -> Result<()> {
+/// Round trips of all tunnels while they carry nothing else, in short turns, and backwards in every other one.
+/// What was stolen from each at the worst.
+fn idle_turns<'a>(
+    sides: &[(&'a str, Side)],
+    target: &Target,
+    figures: &mut BTreeMap<&'a str, Figures>,
+) -> Result<BTreeMap<&'a str, f64>> {
+    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut pings: BTreeMap<&str, Pings> = BTreeMap::new();
+    for (_, side) in sides {
+        // Its last turn may be minutes ago, and so may its keys.
+        ping::until_answered(side.device(), &target.address)?;
+    }
+    let forwards: Vec<_> = sides.iter().collect();
+    let backwards: Vec<_> = sides.iter().rev().collect();
+    for turn in 0..IDLE_TURNS {
+        let order = if turn.is_multiple_of(2) { &forwards } else { &backwards };
+        for (name, side) in order {
+            let send =
+                || Pings::send(side.device(), &target.address, IDLE_PINGS, IDLE_PINGS_SKIPPED);
+            let these = noting(worst.entry(name).or_default(), undisturbed(send)?);
+            pings.entry(name).or_default().add(these);
+        }
+    }
+    for (name, pings) in pings {
+        let figures = figures.entry(name).or_default();
+        figures.entry(Metric::IdleP50).or_default().push(pings.us(0.5));
+        figures.entry(Metric::IdleP99).or_default().push(pings.us(0.99));
+    }
+    Ok(worst)
+}
+
+/// One turn of one tunnel, of which `worst` was stolen already.
+fn turn(
+    side: &mut Side,
+    target: &Target,
+    parts: &[Part],
+    mut worst: f64,
+    figures: &mut Figures,
+) -> Result<()> {
     let mut add = |metric, figure| figures.entry(metric).or_default().push(figure);
-    let mut worst: f64 = 0.0;
     // Its last turn may be minutes ago, and so may its keys.
     ping::until_answered(side.device(), &target.address)?;
     if parts.contains(&Part::RoundTrip) {
-        let idle = || Pings::send(side.device(), &target.address, IDLE_PINGS, 0);
-        let idle = noting(&mut worst, undisturbed(idle)?);
-        add(Metric::IdleP50, idle.us(0.5));
-        add(Metric::IdleP99, idle.us(0.99));
         let (loaded, _) = noting(&mut worst, undisturbed(|| loaded_pings(side, target))?);
         add(Metric::LoadedP50, loaded.us(0.5));
         add(Metric::LoadedP99, loaded.us(0.99));
