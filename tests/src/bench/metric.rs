@@ -21,6 +21,7 @@ pub(super) enum Metric {
     Udp64,
     IdleP50,
     IdleP99,
+    IdleLost,
     LoadedP50,
     LoadedP99,
     LoadedLost,
@@ -44,7 +45,7 @@ enum Hold {
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::OneStream,
         Self::EightStreams,
         Self::OneStreamDaemons,
@@ -55,6 +56,7 @@ impl Metric {
         Self::Udp64,
         Self::IdleP50,
         Self::IdleP99,
+        Self::IdleLost,
         Self::LoadedP50,
         Self::LoadedP99,
         Self::LoadedLost,
@@ -77,6 +79,7 @@ impl Metric {
             Self::Udp64 => ("UDP, 64 bytes, delivered", "packets/s"),
             Self::IdleP50 => ("round trip, idle, p50", "us"),
             Self::IdleP99 => ("round trip, idle, p99", "us"),
+            Self::IdleLost => ("pings lost, idle", "%"),
             Self::LoadedP50 => ("round trip, under one TCP stream, p50", "us"),
             Self::LoadedP99 => ("round trip, under one TCP stream, p99", "us"),
             Self::LoadedLost => ("pings lost, under one TCP stream", "%"),
@@ -101,6 +104,7 @@ impl Metric {
             Self::LoadedP99 => Hold::Yardstick(0.5, Better::Lower),
             Self::EightStreamsMachine
             | Self::IdleP99
+            | Self::IdleLost
             | Self::LoadedP50
             | Self::LoadedLost
             | Self::SlowLink

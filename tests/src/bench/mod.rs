@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod datapath;
 mod flows;
+mod idle;
 mod iperf;
 mod machine;
 mod many_peers;

@@ -16,7 +16,7 @@ use super::ping::{self, Pings};
 use super::rival::{BORINGTUN, GOTATUN, Rival, WIREGUARD_GO};
 use super::row::median;
 use super::side::Side;
-use super::{Better, Row, policy};
+use super::{Better, Row, idle, policy};
 use crate::lab::Topology;
 
 /// Loaded while the data path is measured, and one of them matches.
@@ -35,11 +35,6 @@ const UDP_S: u32 = 3;
 const RULES_S: u32 = 3;
 const BARE_S: u32 = 3;
 
-/// In a round, each tunnel's. Between two of them the machine may become slower by as much as tunnels differ.
-const IDLE_TURNS: usize = 8;
-const IDLE_PINGS: usize = 50;
-/// The first ones find caches and neighbours as whoever was measured before has left them.
-const IDLE_PINGS_SKIPPED: usize = 2;
 /// Six of them are above p99.
 const LOADED_PINGS: usize = 600;
 /// Until the stream beside them has filled its queues.
@@ -72,7 +67,7 @@ impl Part {
 
 type Figures = BTreeMap<Metric, Vec<f64>>;
 
-/// Measures `rounds` turns of each tunnel; `told` hears how it goes.
+/// Measures each tunnel in `rounds` rounds; `told` hears how it goes.
 ///
 /// # Errors
 /// A tunnel does not come up, or a measuring tool fails.
@@ -105,15 +100,18 @@ pub fn throughput(
         false => None,
     };
     for round in 1..=rounds {
-        let mut worst = BTreeMap::new();
+        let mut worst = 0.0;
         if parts.contains(&Part::RoundTrip) {
             told(&format!("round {round} of {rounds}: all tunnels, idle"));
-            worst = idle_turns(&sides, &target, &mut figures)
-                .with_context(|| format!("round {round}, idle"))?;
+            let (pings, stolen) =
+                idle::round(&sides, &target).with_context(|| format!("round {round}, idle"))?;
+            worst = stolen;
+            for (name, pings) in pings {
+                note_idle(&pings, figures.entry(name).or_default());
+            }
         }
         for (name, side) in &mut sides {
             told(&format!("round {round} of {rounds}: {name}"));
-            let worst = worst.get(name).copied().unwrap_or_default();
             turn(side, &target, parts, worst, figures.entry(name).or_default())
                 .with_context(|| format!("round {round}, {name}"))?;
         }
@@ -157,36 +155,11 @@ fn many_rules(
     Ok(side)
 }
 
-/// Round trips of all tunnels while they carry nothing else, in short turns, and backwards in every other one.
-/// What was stolen from each at the worst.
-fn idle_turns<'a>(
-    sides: &[(&'a str, Side)],
-    target: &Target,
-    figures: &mut BTreeMap<&'a str, Figures>,
-) -> Result<BTreeMap<&'a str, f64>> {
-    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut pings: BTreeMap<&str, Pings> = BTreeMap::new();
-    for (_, side) in sides {
-        // Its last turn may be minutes ago, and so may its keys.
-        ping::until_answered(side.device(), &target.address)?;
-    }
-    let forwards: Vec<_> = sides.iter().collect();
-    let backwards: Vec<_> = sides.iter().rev().collect();
-    for turn in 0..IDLE_TURNS {
-        let order = if turn.is_multiple_of(2) { &forwards } else { &backwards };
-        for (name, side) in order {
-            let send =
-                || Pings::send(side.device(), &target.address, IDLE_PINGS, IDLE_PINGS_SKIPPED);
-            let these = noting(worst.entry(name).or_default(), undisturbed(send)?);
-            pings.entry(name).or_default().add(these);
-        }
-    }
-    for (name, pings) in pings {
-        let figures = figures.entry(name).or_default();
-        figures.entry(Metric::IdleP50).or_default().push(pings.us(0.5));
-        figures.entry(Metric::IdleP99).or_default().push(pings.us(0.99));
-    }
-    Ok(worst)
+fn note_idle(pings: &Pings, figures: &mut Figures) {
+    let mut add = |metric, figure| figures.entry(metric).or_default().push(figure);
+    add(Metric::IdleP50, pings.us(0.5));
+    add(Metric::IdleP99, pings.us(0.99));
+    add(Metric::IdleLost, pings.lost_percent());
 }
 
 /// One turn of one tunnel, of which `worst` was stolen already.
