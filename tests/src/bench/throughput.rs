@@ -162,7 +162,8 @@ fn note_idle(pings: &Pings, figures: &mut Figures) {
     add(Metric::IdleLost, pings.lost_percent());
 }
 
-/// One turn of one tunnel, of which `worst` was stolen already.
+/// One turn of one tunnel. `worst` is the largest share that was stolen from what was measured of it before, in this
+/// round.
 fn turn(
     side: &mut Side,
     target: &Target,
