@@ -21,6 +21,7 @@ mod timers;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use partywall_aead::BATCH;
 use partywall_proto::keys::{PresharedKey, WireguardKey};
 use x25519_dalek::PublicKey;
@@ -59,6 +60,10 @@ pub(crate) enum TunnelError {
     #[error("not an IP packet")]
     NotIp,
 }
+
+/// What came of each of some data messages: the bytes of the inner packet, which begins after
+/// [`HEADER_BYTES`], without its padding; 0 for a keepalive.
+pub(crate) type Opened = ArrayVec<Result<usize, TunnelError>, BATCH>;
 
 /// What a tunnel has to say when its timers are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,24 +195,12 @@ impl Tunnel {
         Some(())
     }
 
-    /// Opens up to [`BATCH`] data messages in place. Of each: the bytes of the inner packet, which
-    /// begins after [`HEADER_BYTES`], without its padding; 0 for a keepalive. What is past the datagrams
-    /// in number means nothing.
-    pub(crate) fn open(
-        &mut self,
-        datagrams: &mut [&mut [u8]],
-        now: Instant,
-    ) -> [Result<usize, TunnelError>; BATCH] {
-        let mut results = [Err(TunnelError::NoKeys); BATCH];
-        let Some(live) = &mut self.live else { return results };
-        let mut found = [None; BATCH];
-        for (at, datagram) in datagrams.iter().enumerate() {
-            found[at] = live.find(datagram, now).map_err(|error| results[at] = Err(error)).ok();
+    /// Opens up to [`BATCH`] data messages in place.
+    pub(crate) fn open(&mut self, datagrams: &mut [&mut [u8]], now: Instant) -> Opened {
+        match &mut self.live {
+            Some(live) => live.open(datagrams, now),
+            None => datagrams.iter().map(|_| Err(TunnelError::NoKeys)).collect(),
         }
-        for place in Place::ALL {
-            live.open(place, &found, datagrams, now, &mut results);
-        }
-        results
     }
 
     /// Looks at the timers; then [`next_tick`](Self::next_tick) is to be asked. `out` holds

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use partywall_aead::BATCH;
 
-use super::opening::{Sealed, unopened};
+use super::opening::{take_batch, unopened};
 use super::{Call, Outbox, Shard, canonical};
 use crate::filter::DropReason;
 use crate::packet::Ecn;
@@ -36,8 +36,8 @@ impl Shard {
             let end = bytes.len().min(segment_bytes);
             let message = Message::read(&bytes[..end]);
             let (count, received) = if let Some(Message::Data(index)) = message {
-                let sealed = Sealed::take(&mut bytes, segment_bytes, index);
-                (sealed.count(), self.data(index, from, sealed, now, out))
+                let mut sealed = take_batch(&mut bytes, segment_bytes, index);
+                (sealed.len(), self.data(index, from, &mut sealed, now, out))
             } else {
                 // An empty datagram is one too, that somebody sent.
                 let datagram = bytes.split_off_mut(..end).unwrap_or_default();
@@ -56,7 +56,7 @@ impl Shard {
         &mut self,
         index: u32,
         from: Origin,
-        sealed: Sealed<'_>,
+        sealed: &mut [&mut [u8]],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {

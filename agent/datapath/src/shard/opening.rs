@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use partywall_aead::BATCH;
 use partywall_proto::flows::Traffic;
 
@@ -14,33 +15,22 @@ use crate::packet::checksum::Sum;
 use crate::packet::{self, Ecn, Packet};
 use crate::tunnel::{HEADER_BYTES, Message, TunnelError};
 
-/// Datagrams that one tunnel opens at once.
-#[derive(Default)]
-pub(super) struct Sealed<'a> {
-    datagrams: [&'a mut [u8]; BATCH],
-    count: usize,
-}
-
-impl<'a> Sealed<'a> {
-    /// Takes the data messages for the tunnel with this index that `datagrams` begins with, as many as are opened
-    /// at once; each is of `segment_bytes`, but the last of all may be shorter.
-    pub(super) fn take(datagrams: &mut &'a mut [u8], segment_bytes: usize, index: u32) -> Self {
-        let mut taken = Self::default();
-        for place in &mut taken.datagrams {
-            let end = datagrams.len().min(segment_bytes);
-            if Message::read(&datagrams[..end]) != Some(Message::Data(index)) {
-                break;
-            }
-            *place = datagrams.split_off_mut(..end).unwrap_or_default();
-            taken.count += 1;
+/// Takes the data messages for the tunnel with this index that `datagrams` begins with, as many as are opened at
+/// once; each is of `segment_bytes`, but the last of all may be shorter.
+pub(super) fn take_batch<'a>(
+    datagrams: &mut &'a mut [u8],
+    segment_bytes: usize,
+    index: u32,
+) -> ArrayVec<&'a mut [u8], BATCH> {
+    let mut taken = ArrayVec::new();
+    while !taken.is_full() {
+        let end = datagrams.len().min(segment_bytes);
+        if Message::read(&datagrams[..end]) != Some(Message::Data(index)) {
+            break;
         }
-        taken
+        taken.push(datagrams.split_off_mut(..end).unwrap_or_default());
     }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
+    taken
 }
 
 impl Shard {
@@ -52,20 +42,18 @@ impl Shard {
         &mut self,
         number: u32,
         from: Origin,
-        sealed: Sealed<'_>,
+        datagrams: &mut [&mut [u8]],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), DropReason> {
-        let Sealed { mut datagrams, count } = sealed;
-        let datagrams = &mut datagrams[..count];
         let entry = self.peers.at_mut(number).ok_or(DropReason::UnknownIndex)?;
-        let opened = &entry.tunnel.open(datagrams, now)[..count];
+        let opened = entry.tunnel.open(datagrams, now);
         if opened.iter().any(|opened| matches!(opened, Ok(_) | Err(TunnelError::NotIp))) {
             entry.heard(from.address);
         }
         // Those that nothing tells from the first one, of which the filter sees that alone.
         let mut alike = Alike::default();
-        for (datagram, &opened) in datagrams.iter().zip(opened) {
+        for (datagram, opened) in datagrams.iter().zip(opened) {
             let packet = match opened {
                 Ok(0) => None,
                 Ok(bytes) => self.read_inner(&datagram[HEADER_BYTES..][..bytes]),
@@ -77,7 +65,7 @@ impl Shard {
             let Some(packet) = packet else { continue };
             if !alike.take(&packet) {
                 self.deliver_run(number, &alike, from.ecn, now, out);
-                alike = Alike::of(&packet);
+                alike.begin(&packet);
             }
         }
         self.deliver_run(number, &alike, from.ecn, now, out);
@@ -101,7 +89,7 @@ impl Shard {
     ) {
         let Some(first) = &run.first else { return };
         let judged = self.judge_inner(number, first, run.load, now);
-        for packet in run.packets() {
+        for packet in &run.packets {
             let delivered = judged.and_then(|()| deliver(packet, mark, out));
             match delivered {
                 Ok(()) => {
@@ -146,15 +134,17 @@ impl Shard {
 #[derive(Default)]
 struct Alike<'a> {
     first: Option<Packet<'a>>,
-    packets: [&'a [u8]; BATCH],
+    packets: ArrayVec<&'a [u8], BATCH>,
     load: Traffic,
 }
 
 impl<'a> Alike<'a> {
-    fn of(first: &Packet<'a>) -> Self {
-        let mut alike = Self { first: Some(*first), ..Self::default() };
-        alike.add(first);
-        alike
+    /// Lets go of what there is for the first one of another kind.
+    fn begin(&mut self, first: &Packet<'a>) {
+        self.first = Some(*first);
+        self.packets.clear();
+        self.load = Traffic::default();
+        self.add(first);
     }
 
     /// Takes one more, unless it is another kind.
@@ -167,13 +157,9 @@ impl<'a> Alike<'a> {
     }
 
     fn add(&mut self, packet: &Packet<'a>) {
-        self.packets[self.load.packets as usize] = packet.bytes;
+        self.packets.push(packet.bytes);
         self.load.packets += 1;
         self.load.bytes += packet.bytes.len() as u64;
-    }
-
-    fn packets(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.packets[..self.load.packets as usize].iter().copied()
     }
 }
 

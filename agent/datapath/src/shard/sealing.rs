@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use partywall_aead::BATCH;
 
 use super::Traffic;
@@ -13,21 +14,21 @@ use crate::tunnel::{HEADER_BYTES, OVERHEAD_BYTES, Tunnel, padded_bytes};
 pub(super) struct Sealing<'a> {
     rooms: Rooms<'a>,
     mtu: u16,
-    datagrams: [&'a mut [u8]; BATCH],
+    datagrams: ArrayVec<&'a mut [u8], BATCH>,
     inner: Traffic,
 }
 
 /// The sizes of datagrams that lie where the outbox has room for the next ones.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Sealed {
-    bytes: [usize; BATCH],
+    bytes: ArrayVec<usize, BATCH>,
     inner: Traffic,
 }
 
 impl Sealed {
     /// How large they are, in order.
     pub(super) fn datagrams(&self) -> &[usize] {
-        &self.bytes[..self.inner.packets as usize]
+        &self.bytes
     }
 
     /// What their packets are.
@@ -39,15 +40,18 @@ impl Sealed {
 impl<'a> Sealing<'a> {
     /// None yet, for a tunnel of this MTU.
     pub(super) fn new(rooms: Rooms<'a>, mtu: u16) -> Self {
-        Self { rooms, mtu, datagrams: Default::default(), inner: Traffic::default() }
+        Self { rooms, mtu, datagrams: ArrayVec::new(), inner: Traffic::default() }
     }
 
     /// Where the next packet, of so many bytes, is to be written; none if there is no room for it now.
     pub(super) fn place(&mut self, bytes: usize) -> Option<&mut [u8]> {
-        let datagram = self.datagrams.get_mut(self.inner.packets as usize)?;
+        if self.datagrams.is_full() {
+            return None;
+        }
         let padded = padded_bytes(bytes, self.mtu);
-        *datagram = self.rooms.take(padded + OVERHEAD_BYTES)?;
+        self.datagrams.push(self.rooms.take(padded + OVERHEAD_BYTES)?);
         self.inner.add(bytes);
+        let datagram = self.datagrams.last_mut()?;
         let (packet, padding) = datagram[HEADER_BYTES..][..padded].split_at_mut(bytes);
         padding.fill(0);
         Some(packet)
@@ -55,12 +59,11 @@ impl<'a> Sealing<'a> {
 
     /// Seals what was placed; none if that is nothing, or the tunnel has no keys.
     pub(super) fn seal(mut self, tunnel: &mut Tunnel, now: Instant) -> Option<Sealed> {
-        let bytes = self.datagrams.each_ref().map(|datagram| datagram.len());
-        let datagrams = &mut self.datagrams[..self.inner.packets as usize];
-        if datagrams.is_empty() {
+        if self.datagrams.is_empty() {
             return None;
         }
-        tunnel.seal(datagrams, now)?;
+        tunnel.seal(&mut self.datagrams, now)?;
+        let bytes = self.datagrams.iter().map(|datagram| datagram.len()).collect();
         Some(Sealed { bytes, inner: self.inner })
     }
 }

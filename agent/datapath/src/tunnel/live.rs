@@ -4,19 +4,20 @@
 
 use std::time::{Duration, Instant};
 
-use partywall_aead::{BATCH, Piece};
+use arrayvec::ArrayVec;
+use partywall_aead::{BATCH, Piece, TAG_BYTES};
 use partywall_proto::keys::PresharedKey;
 use x25519_dalek::{PublicKey, SharedSecret};
 
-use super::TunnelError;
 use super::handshake::{Call, Caller, Parties, answered_call};
 use super::identity::Identity;
 use super::macs::Macs;
 use super::message::{HEADER_BYTES, RESPONSE_BYTES, read_data, receiver_index};
-use super::session::{Session, no_pieces};
+use super::session::Session;
 use super::sessions::{Place, Sessions};
 use super::stamp::Stamp;
 use super::timers::Timers;
+use super::{Opened, TunnelError};
 
 /// A peer's calls are taken no faster: each costs three X25519 operations (Linux:
 /// `INITIATIONS_PER_SECOND`).
@@ -129,7 +130,7 @@ impl Live {
     }
 
     /// The session of a data message, if it may be opened.
-    pub(super) fn find(&self, datagram: &[u8], now: Instant) -> Result<(Place, u64), TunnelError> {
+    fn find(&self, datagram: &[u8], now: Instant) -> Result<(Place, u64), TunnelError> {
         let (local, counter) = read_data(datagram).ok_or(TunnelError::NoKeys)?;
         let place = self.sessions.place_of(local).ok_or(TunnelError::NoKeys)?;
         let session = self.sessions.at(place).ok_or(TunnelError::NoKeys)?;
@@ -139,47 +140,67 @@ impl Live {
         if session.is_new(counter) { Ok((place, counter)) } else { Err(TunnelError::Replayed) }
     }
 
-    /// Opens those of the datagrams that were found to be of the session at `place`.
-    pub(super) fn open(
+    /// Opens data messages in place, and says of each what came of it.
+    pub(super) fn open(&mut self, mut datagrams: &mut [&mut [u8]], now: Instant) -> Opened {
+        let mut opened = Opened::new();
+        while let [first, ..] = &*datagrams {
+            let count = match self.find(first, now) {
+                Ok((place, counter)) => self.open_run(place, counter, datagrams, now, &mut opened),
+                Err(error) => {
+                    opened.push(Err(error));
+                    1
+                }
+            };
+            datagrams = &mut datagrams[count..];
+        }
+        opened
+    }
+
+    /// Opens the first message, which has this counter, and those behind it that are of the same session;
+    /// how many they are.
+    fn open_run(
         &mut self,
         place: Place,
-        found: &[Option<(Place, u64)>; BATCH],
+        mut counter: u64,
         datagrams: &mut [&mut [u8]],
         now: Instant,
-        results: &mut [Result<usize, TunnelError>; BATCH],
-    ) {
-        let mut pieces = no_pieces();
-        let mut of = [(0, 0); BATCH];
-        let mut count = 0;
-        for (at, (datagram, found)) in datagrams.iter_mut().zip(found).enumerate() {
-            if let &Some((held, counter)) = found
-                && held == place
-            {
-                pieces[count] = Piece { counter, bytes: &mut datagram[HEADER_BYTES..] };
-                of[count] = (at, counter);
-                count += 1;
+        opened: &mut Opened,
+    ) -> usize {
+        let mut pieces = ArrayVec::<_, BATCH>::new();
+        for datagram in datagrams {
+            if !pieces.is_empty() {
+                match self.find(datagram, now) {
+                    Ok((held, its)) if held == place => counter = its,
+                    Ok(_) | Err(_) => break,
+                }
             }
+            pieces.push(Piece { counter, bytes: &mut datagram[HEADER_BYTES..] });
         }
-        let Some(session) = self.sessions.at_mut(place).filter(|_| count > 0) else { return };
-        let authentic = session.opening().open(&mut pieces[..count]);
-        let mut heard = false;
-        for (piece, &(at, counter)) in of[..count].iter().enumerate() {
-            results[at] = if !authentic.is(piece) {
+        let count = pieces.len();
+        let Some(session) = self.sessions.at_mut(place) else {
+            opened.extend(pieces.iter().map(|_| Err(TunnelError::NoKeys)));
+            return count;
+        };
+        let authentic = session.opening().open(&mut pieces);
+        let (mut heard, mut brought) = (false, false);
+        for (at, piece) in pieces.iter().enumerate() {
+            opened.push(if !authentic.is(at) {
                 Err(TunnelError::Unauthentic)
-            } else if !session.mark(counter) {
+            } else if !session.mark(piece.counter) {
                 // Twice in this batch, or beyond the last counter that there is.
                 Err(TunnelError::Replayed)
             } else {
+                let bytes = inner_bytes(piece.bytes);
                 heard = true;
-                inner_bytes(datagrams[at])
-            };
+                brought |= bytes.is_ok_and(|bytes| bytes > 0);
+                bytes
+            });
         }
         if !heard {
-            return;
+            return count;
         }
         let old = session.is_old_for_receiving(now);
-        let data = |&&(at, _): &&(usize, u64)| results[at].is_ok_and(|bytes| bytes > 0);
-        if of[..count].iter().find(data).is_some() {
+        if brought {
             self.timers.received_data(now);
         } else {
             self.timers.received(now);
@@ -191,6 +212,7 @@ impl Live {
             self.calls = [None, None];
             self.timers.confirmed();
         }
+        count
     }
 
     /// A receiver index that nothing has which may still be answered.
@@ -213,11 +235,10 @@ impl Origin {
     }
 }
 
-/// The bytes of the packet in a message that was opened, as its IP header has them (RFC 791 §3.1, RFC 8200
+/// The bytes of the packet in what was opened, its tag included, as the packet's IP header has them (RFC 791 §3.1, RFC 8200
 /// §3): what is behind it is padding. 0 if there is none.
-pub(super) fn inner_bytes(datagram: &[u8]) -> Result<usize, TunnelError> {
-    let packet = datagram.get(HEADER_BYTES..datagram.len() - partywall_aead::TAG_BYTES);
-    let packet = packet.ok_or(TunnelError::NotIp)?;
+pub(super) fn inner_bytes(opened: &[u8]) -> Result<usize, TunnelError> {
+    let (packet, _tag) = opened.split_last_chunk::<TAG_BYTES>().ok_or(TunnelError::NotIp)?;
     let [first, ..] = packet else { return Ok(0) };
     let length =
         |at: usize| Some(usize::from(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?)));

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use partywall_aead::{BATCH, Key, Piece};
 
 use super::handshake::Agreed;
@@ -80,18 +81,18 @@ impl Session {
     /// Seals data messages: of each the header is written before the packet, and the tag behind it.
     /// None, and nothing sealed, if it cannot seal as many.
     pub(super) fn seal(&mut self, datagrams: &mut [&mut [u8]], now: Instant) -> Option<()> {
-        let (first, count) = (self.sealed, datagrams.len());
-        let after = first.checked_add(count as u64)?;
+        let first = self.sealed;
+        let after = first.checked_add(datagrams.len() as u64)?;
         if now >= self.ends_at() || after > REJECT_AFTER_MESSAGES {
             return None;
         }
         self.sealed = after;
-        let mut pieces = no_pieces();
-        for (counter, (piece, datagram)) in (first..).zip(pieces.iter_mut().zip(datagrams)) {
+        let mut pieces = ArrayVec::<_, BATCH>::new();
+        for (counter, datagram) in (first..).zip(datagrams) {
             write_data(datagram, self.remote, counter);
-            *piece = Piece { counter, bytes: &mut datagram[HEADER_BYTES..] };
+            pieces.push(Piece { counter, bytes: &mut datagram[HEADER_BYTES..] });
         }
-        self.sealing.seal(&mut pieces[..count]);
+        self.sealing.seal(&mut pieces);
         Some(())
     }
 
@@ -115,11 +116,6 @@ impl Session {
     pub(super) fn opening(&self) -> &Key {
         &self.opening
     }
-}
-
-/// Room for a batch.
-pub(super) fn no_pieces<'a>() -> [Piece<'a>; BATCH] {
-    std::array::from_fn(|_| Piece { counter: 0, bytes: &mut [] })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn packets_are_padded_to_16_but_not_past_the_mtu() {
 
 #[test]
 fn the_packet_ends_where_its_header_says_and_padding_is_left_out() {
-    let message = |inner: &[u8]| [&[0; 16], inner, &[0; 16]].concat();
+    let opened = |inner: &[u8]| [inner, &[0; 16]].concat();
     let v4 = |bytes: u16| [&[0x45, 0], &bytes.to_be_bytes()[..], &[0; 28]].concat();
     let v6 = |payload: u16| [&[0x60, 0, 0, 0], &payload.to_be_bytes()[..], &[0; 42]].concat();
     for (inner, bytes) in [
@@ -31,6 +31,6 @@ fn the_packet_ends_where_its_header_says_and_padding_is_left_out() {
         (vec![0x45, 0, 0], Err(TunnelError::NotIp)),
         (vec![0x50; 32], Err(TunnelError::NotIp)),
     ] {
-        assert_eq!(inner_bytes(&message(&inner)), bytes, "{inner:?}");
+        assert_eq!(inner_bytes(&opened(&inner)), bytes, "{inner:?}");
     }
 }

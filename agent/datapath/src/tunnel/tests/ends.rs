@@ -68,8 +68,8 @@ impl End {
 
     pub(super) fn opens(&mut self, datagram: &[u8], now: Instant) -> Result<Vec<u8>, TunnelError> {
         let mut datagram = datagram.to_vec();
-        let [opened, ..] = self.tunnel.open(&mut [&mut datagram], now);
-        opened.map(|bytes| datagram[16..16 + bytes].to_vec())
+        let opened = self.tunnel.open(&mut [&mut datagram], now);
+        opened[0].map(|bytes| datagram[16..16 + bytes].to_vec())
     }
 
     pub(super) fn ticks(&mut self, now: Instant) -> (Due, Vec<u8>) {
