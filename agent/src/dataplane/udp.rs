@@ -189,15 +189,17 @@ impl UdpPort {
     }
 
     fn send_one(&mut self, run: &Run<'_>, contents: &[u8], segment_bytes: usize) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.as_sent(run.destination),
-            // None for what says nothing.
-            ecn: EcnCodepoint::from_bits(run.ecn.bits()),
-            contents,
-            segment_size: (contents.len() > segment_bytes).then_some(segment_bytes),
-            src_ip: None,
-        };
-        self.state.try_send((&self.socket).into(), &transmit)?;
+        let destination = self.as_sent(run.destination);
+        // None for what says nothing.
+        let ecn = EcnCodepoint::from_bits(run.ecn.bits());
+        let segment_size = (contents.len() > segment_bytes).then_some(segment_bytes);
+        if ecn.is_none() && segment_size.is_none() {
+            // The kernel is spared a control message that would say as much.
+            self.socket.send_to(contents, &destination.into())?;
+        } else {
+            let transmit = Transmit { destination, ecn, contents, segment_size, src_ip: None };
+            self.state.try_send((&self.socket).into(), &transmit)?;
+        }
         if let Some(backlog) = &mut self.backlog {
             backlog.sent(contents.len());
         }
@@ -314,6 +316,23 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_lone_datagram_says_of_congestion_what_it_is_to_say() {
+        netns::in_private_network(|| {
+            loopback_up();
+            let to = UdpPort::bind(None, 0x5057, true).unwrap();
+            let mut from = UdpPort::bind(None, 0x5057, true).unwrap();
+            for ip in ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()] {
+                for ecn in [Ecn::NotCapable, Ecn::Capable1, Ecn::Congested, Ecn::NotCapable] {
+                    let lone = Run { ecn, ..run((ip, to.local_port()).into(), 5, b"hello") };
+                    from.send(&lone, &mut Losses::default());
+                    let origin = Origin { address: (ip, from.local_port()).into(), ecn };
+                    assert_eq!(arrived(&to), [(origin, b"hello".to_vec())]);
+                }
+            }
+        });
     }
 
     #[test]
