@@ -11,9 +11,10 @@ use anyhow::{Result, ensure};
 use super::row::percentile;
 use crate::lab::{Host, within};
 
-/// Twenty milliseconds' worth of a voice call is one packet; this is four times as often, and still far
-/// apart for a tunnel that is idle.
-const INTERVAL_S: &str = "0.005";
+/// As far apart as a voice call's packets. iputils' ping does not sleep when its next one is due within 10 ms (a tick of
+/// `USER_HZ`) and none is on its way: more often than this it would keep a processor busy between its pings, and
+/// nothing that it measures would be idle.
+const INTERVAL_S: &str = "0.02";
 
 /// Enough for two handshakes that were lost: each is repeated after 5 s (WireGuard's `REKEY_TIMEOUT`).
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);

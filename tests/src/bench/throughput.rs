@@ -36,11 +36,11 @@ const RULES_S: u32 = 3;
 const BARE_S: u32 = 3;
 
 /// Six of them are above p99.
-const LOADED_PINGS: usize = 600;
+const LOADED_PINGS: usize = 400;
 /// Until the stream beside them has filled its queues.
-const LOADED_PINGS_SKIPPED: usize = 150;
+const LOADED_PINGS_SKIPPED: usize = 40;
 /// Outlasts the pings, lost ones included.
-const LOAD_S: u32 = 5;
+const LOAD_S: u32 = 10;
 
 const LARGE_BYTES: u32 = 1300;
 const SMALL_BYTES: u32 = 64;
