@@ -226,6 +226,37 @@ fn every_file_says_what_it_is_for_and_is_of_a_size_to_be_read() {
 }
 
 #[test]
+fn the_hot_path_that_the_linker_lays_out_is_there() {
+    let crates = [
+        ("partywall_agent", "agent/src"),
+        ("partywall_datapath", "agent/datapath/src"),
+        ("partywall_aead", "agent/aead/src"),
+    ];
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for line in document("agent/hot-path.ld").lines() {
+        for (name, folder) in crates {
+            let Some((_, path)) = line.split_once(name) else { continue };
+            seen += 1;
+            let names = mangled_names(path);
+            let sources = sources(folder);
+            let module = |depth: usize| {
+                let wanted = if depth == 0 { &["lib".to_owned()] } else { &names[..depth] };
+                sources.iter().find(|source| source.module(folder) == wanted)
+            };
+            let deepest = (0..=names.len()).rev().find_map(|at| Some((module(at)?, &names[at..])));
+            let is_there = !names.is_empty()
+                && deepest.is_some_and(|(file, rest)| rest.iter().all(|name| file.names(name)));
+            if !is_there {
+                wrong.push(line.trim().to_owned());
+            }
+        }
+    }
+    assert!(seen >= 20, "only {seen} patterns of ours were recognised");
+    none("agent/hot-path.ld names what is not there", &wrong);
+}
+
+#[test]
 fn the_policy_model_has_a_line_for_each_drop_reason() {
     let page = document("docs/policy-model.md");
     let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")).collect();
@@ -266,6 +297,23 @@ fn the_top_level_is_what_the_architecture_names() {
         .filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()))
         .collect();
     none("names at the top level that nobody agreed on", &wrong);
+}
+
+/// The parts of a path as compilers write them, each behind its length, until the pattern ends; `*` may stand between.
+/// None of what is no such path.
+fn mangled_names(mut text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    loop {
+        text = text.trim_start_matches('*');
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if text.starts_with(')') {
+            return names;
+        }
+        let Ok(length) = text[..digits].parse::<usize>() else { return Vec::new() };
+        let Some(name) = text[digits..].get(..length) else { return Vec::new() };
+        names.push(name.to_owned());
+        text = &text[digits + length..];
+    }
 }
 
 fn upward_imports(folder: &str, table: &[(&str, &[&str])]) -> Vec<String> {

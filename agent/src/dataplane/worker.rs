@@ -86,6 +86,8 @@ impl Worker {
     ///
     /// # Errors
     /// Where the TUN or the socket is lost. A datagram that cannot be sent is counted and no error.
+    // Under its own name, by which `hot-path.ld` knows it, not within that of the thread's start.
+    #[inline(never)]
     pub(super) fn run(mut self) -> Result<(), WorkerError> {
         let mut desk = Desk {
             outbox: Outbox::new(),
@@ -137,6 +139,7 @@ impl Worker {
         Ok(ready)
     }
 
+    #[cold]
     fn take_commands(&mut self, desk: &mut Desk, now: Instant) -> Turn {
         // The counter only wakes; how often it was rung does not matter.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
