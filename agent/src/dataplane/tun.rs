@@ -70,12 +70,17 @@ impl TunPort {
             }
             return;
         }
+        if batch.len() < 2 {
+            // Nobody to be merged with.
+            write_singly(queue, batch.packets(), losses);
+            return;
+        }
         let mut merging = coalescer.merging();
         for gathered in coalescer.gather(batch) {
             let written = write(queue, &gathered);
             match written {
                 Err(refused) if gathered.count() > 1 && refused.kind() != ErrorKind::WouldBlock => {
-                    if write_singly(queue, &gathered, losses) {
+                    if write_singly(queue, gathered.packets(), losses) {
                         merging = merging.without(gathered.kind());
                     }
                 }
@@ -107,11 +112,15 @@ fn write(queue: &TunQueue, gathered: &Gathered<'_>) -> io::Result<usize> {
     queue.write(&parts[..used])
 }
 
-/// Writes what the kernel would not take as one; whether it took any of it.
-fn write_singly(queue: &TunQueue, gathered: &Gathered<'_>, losses: &mut Losses) -> bool {
+/// Writes packets each by itself; whether the kernel took any.
+fn write_singly<'a>(
+    queue: &TunQueue,
+    packets: impl Iterator<Item = &'a [u8]>,
+    losses: &mut Losses,
+) -> bool {
     let header = Gathered::plain_header();
     let mut taken = false;
-    for packet in gathered.packets() {
+    for packet in packets {
         let written = queue.write(&[IoSlice::new(&header), IoSlice::new(packet)]);
         taken |= written.is_ok();
         count(written, 1, losses);

@@ -12,6 +12,7 @@ use std::time::Instant;
 use partywall_datapath::packet::Ecn;
 use partywall_datapath::shard::{Origin, Run};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dataplane::backlog::Backlog;
@@ -176,6 +177,7 @@ impl UdpPort {
         }
     }
 
+    #[cold]
     fn send_singly(&mut self, run: &Run<'_>, contents: &[u8], losses: &mut Losses) {
         for datagram in contents.chunks(run.segment_bytes) {
             match self.send_one(run, datagram, datagram.len()) {
@@ -195,7 +197,7 @@ impl UdpPort {
         let segment_size = (contents.len() > segment_bytes).then_some(segment_bytes);
         if ecn.is_none() && segment_size.is_none() {
             // The kernel is spared a control message that would say as much.
-            self.socket.send_to(contents, &destination.into())?;
+            rustix::net::sendto(&self.socket, contents, SendFlags::empty(), &destination)?;
         } else {
             let transmit = Transmit { destination, ecn, contents, segment_size, src_ip: None };
             self.state.try_send((&self.socket).into(), &transmit)?;

@@ -223,12 +223,16 @@ impl<'a> Rooms<'a> {
 
 /// How many of the first items form one run; 0 if there are none.
 fn run_length(headings: &[(SocketAddr, Ecn)], items: &[Range<usize>]) -> usize {
-    let Some(first) = items.first() else { return 0 };
+    let (Some((lead, headings)), Some((first, items))) =
+        (headings.split_first(), items.split_first())
+    else {
+        return 0;
+    };
     let mut total = first.len();
     let mut count = 1;
-    for (heading, range) in headings.iter().zip(items).skip(1) {
+    for (heading, range) in headings.iter().zip(items) {
         total += range.len();
-        let fits = *heading == headings[0]
+        let fits = heading == lead
             && range.len() <= first.len()
             && count < RUN_MAX_SEGMENTS
             && total <= RUN_MAX_BYTES;
