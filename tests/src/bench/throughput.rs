@@ -35,7 +35,7 @@ const UDP_S: u32 = 3;
 const RULES_S: u32 = 3;
 const BARE_S: u32 = 3;
 
-/// Six of them are above p99.
+/// Four of them are above p99.
 const LOADED_PINGS: usize = 400;
 /// Until the stream beside them has filled its queues.
 const LOADED_PINGS_SKIPPED: usize = 40;
